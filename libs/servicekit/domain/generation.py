@@ -1,0 +1,121 @@
+"""What an engine gives back: tokens, an end with usage, and what each attempt took and cost.
+
+Pure; made by engine adapters and the generator, carried by the gateway into the interaction's record.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens by the engine's tokenizer; `estimated` where the engine reports none.
+
+    `cached_tokens` are those of `input_tokens` that a prefix cache served.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.estimated or other.estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """A piece of the answer and how many of the model's tokens it holds (at least 0)."""
+
+    text: str
+    token_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEnd:
+    """The last event of a generation that the engine finished.
+
+    `refused` says that the engine declined for want of support in the chunks (extractive engine).
+    """
+
+    finish_reason: FinishReason
+    usage: Usage
+    refused: bool = False
+
+
+EngineEvent = TokenEvent | GenerationEnd
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """A number of tokens; `estimated` where the engine has no tokenizer route."""
+
+    tokens: int
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What an engine serves; `revision` is empty where the engine reports none.
+
+    Prompt and answer together fit into `max_total_tokens`, the prompt alone into `max_input_tokens`.
+    """
+
+    model: str
+    revision: str
+    max_input_tokens: int
+    max_total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money in millionths of a US dollar, and the version of the price table that gave it."""
+
+    microusd: int
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one engine, whatever its end; `number` counts from 1, times are in seconds.
+
+    `engine` is its address without credentials; `time_to_first_token_s` is None when no token came;
+    `error_reason` is UPPER_SNAKE, empty when the attempt succeeded.
+    """
+
+    number: int
+    model_alias: str
+    model: str
+    revision: str
+    engine: str
+    usage: Usage
+    cost: Cost
+    duration_s: float
+    time_to_first_token_s: float | None
+    finish_reason: FinishReason
+    error_reason: str = ""
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """Something left out so that an answer could be given: the rung taken, and the UPPER_SNAKE cause."""
+
+    rung: str
+    cause: str
