@@ -17,7 +17,7 @@ class Surface(StrEnum):
 
 
 class Action(StrEnum):
-    """What is done with a text, from the weakest to the strongest; compare by `strength`, never as strings."""
+    """What is done with a text, weakest first; compared by `strength`, never as strings."""
 
     ALLOW = "allow"
     FLAG = "flag"
