@@ -24,6 +24,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RetrievalMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetrievalModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetrievalMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETRIEVAL_MODE_UNSPECIFIED: _RetrievalMode.ValueType  # 0
+    """As the route says; hybrid where it says nothing."""
+    RETRIEVAL_MODE_DENSE: _RetrievalMode.ValueType  # 1
+    """By vector."""
+    RETRIEVAL_MODE_SPARSE: _RetrievalMode.ValueType  # 2
+    """By full text (BM25)."""
+    RETRIEVAL_MODE_HYBRID: _RetrievalMode.ValueType  # 3
+    """Both, fused."""
+    RETRIEVAL_MODE_NONE: _RetrievalMode.ValueType  # 4
+    """Not at all: the model answers from the question and the history alone."""
+
+class RetrievalMode(_RetrievalMode, metaclass=_RetrievalModeEnumTypeWrapper):
+    """How chunks are retrieved."""
+
+RETRIEVAL_MODE_UNSPECIFIED: RetrievalMode.ValueType  # 0
+"""As the route says; hybrid where it says nothing."""
+RETRIEVAL_MODE_DENSE: RetrievalMode.ValueType  # 1
+"""By vector."""
+RETRIEVAL_MODE_SPARSE: RetrievalMode.ValueType  # 2
+"""By full text (BM25)."""
+RETRIEVAL_MODE_HYBRID: RetrievalMode.ValueType  # 3
+"""Both, fused."""
+RETRIEVAL_MODE_NONE: RetrievalMode.ValueType  # 4
+"""Not at all: the model answers from the question and the history alone."""
+Global___RetrievalMode: _TypeAlias = RetrievalMode  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -137,6 +169,7 @@ class Question(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_MODE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The question, UTF-8, 1 to 8,192 characters, not blank; required."""
     idempotency_key: _builtins.str
@@ -161,6 +194,8 @@ class Question(_message.Message):
     """How many chunks are retrieved, 1 to 50; 0: the route's default."""
     model: _builtins.str
     """The model alias; empty: the route's."""
+    retrieval_mode: Global___RetrievalMode.ValueType
+    """How chunks are retrieved, or that none are; default: as the route says."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[_text_pb2.Message]:
         """Earlier messages, oldest first, at most 64; given, they take the place of the kept conversation."""
@@ -195,10 +230,11 @@ class Question(_message.Message):
         filter: _chunk_pb2.Filter | None = ...,
         top_k: _builtins.int = ...,
         model: _builtins.str = ...,
+        retrieval_mode: Global___RetrievalMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "filter", b"filter", "history", b"history", "idempotency_key", b"idempotency_key", "labels", b"labels", "model", b"model", "project", b"project", "release", b"release", "route", b"route", "sampling", b"sampling", "sticky_key", b"sticky_key", "text", b"text", "top_k", b"top_k", "training_consent", b"training_consent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "filter", b"filter", "history", b"history", "idempotency_key", b"idempotency_key", "labels", b"labels", "model", b"model", "project", b"project", "release", b"release", "retrieval_mode", b"retrieval_mode", "route", b"route", "sampling", b"sampling", "sticky_key", b"sticky_key", "text", b"text", "top_k", b"top_k", "training_consent", b"training_consent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
