@@ -1,0 +1,20 @@
+"""Who may ask the embedded ClickHouse. Pure; checked by `services.local.clickhouse.http` on every query."""
+
+import hmac
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask: without a password anyone on this machine, as for a fresh ClickHouse."""
+
+    user: str = "default"
+    password: str = ""
+
+    def allows(self, user: str, password: str) -> bool:
+        """Whether the credentials are right; takes the same time for right and wrong ones."""
+        if not self.password:
+            return True
+        same_user = hmac.compare_digest(user.encode(), self.user.encode())
+        same_password = hmac.compare_digest(password.encode(), self.password.encode())
+        return same_user and same_password

@@ -1,0 +1,53 @@
+"""An embedded ClickHouse for one machine: `python -m services.local.clickhouse_front --port 8123 --data DIR`.
+
+Started by `services.local`; any ClickHouse HTTP client may talk to it. Data is on disk, and what was
+acknowledged survives a kill -9. Set BINNACLE_CLICKHOUSE_FRONT__PASSWORD to require a password (and
+BINNACLE_CLICKHOUSE_FRONT__USER for a user other than `default`).
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.local.clickhouse.access import Access
+
+
+_ENVIRONMENT_PREFIX = "BINNACLE_CLICKHOUSE_FRONT__"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean stop, 2 when the directory or the port is taken."""
+    options = _parser().parse_args(arguments)
+    os.environ["TZ"] = "UTC"  # the engine reads its time zone when it is loaded, hence the late import
+    from services.local.clickhouse.serving import serve  # noqa: PLC0415  # see the line above
+
+    access = Access(
+        user=os.environ.get(_ENVIRONMENT_PREFIX + "USER", "default"),
+        password=os.environ.get(_ENVIRONMENT_PREFIX + "PASSWORD", ""),
+    )
+    try:
+        with socket.create_server((options.host, options.port), backlog=256) as listener:
+            serve(
+                listener, data=options.data, database=options.database, threads=options.threads, access=access
+            )
+    except OSError as error:
+        print(f"clickhouse_front: {error}", file=sys.stderr)  # noqa: T201  # a start-up error for a person
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.local.clickhouse_front", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8123, help="port to listen on; 0 chooses a free one")
+    parser.add_argument("--data", type=Path, required=True, help="directory of the data, made if absent")
+    parser.add_argument("--database", default="binnacle", help="the default database, made if absent")
+    parser.add_argument("--threads", type=int, default=8, help="queries that run at once")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
