@@ -1,0 +1,153 @@
+"""Answers, documents, alerts and usage as the SDK hands them out: frozen, free of protobuf. Made by `convert.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionOptions:
+    """What shapes an answer; every field has the service's default."""
+
+    conversation_id: str = ""
+    idempotency_key: str = ""
+    end_user_id: str = ""
+    project: str = ""
+    route: str = ""
+    model: str = ""
+    top_k: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A marker of the answer and what it points to; spans are `[start, end)` in characters."""
+
+    marker: str
+    answer_span: tuple[int, int]
+    chunk_id: str
+    document_id: str
+    revision: int
+    content_hash: str
+    title: str
+    source_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. `outcome` is `answered`, `blocked` or `refused`."""
+
+    request_id: str
+    text: str
+    outcome: str
+    finish_reason: str
+    citations: tuple[Citation, ...]
+    input_tokens: int
+    output_tokens: int
+    cost_microusd: int
+    model: str
+    route: str
+    verdicts: tuple[str, ...]
+    degradations: tuple[str, ...]
+    timings_us: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """A piece of a streamed answer, released by the guards."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRetracted:
+    """All pieces so far must be thrown away; `replacement` stands in their place."""
+
+    reason: str
+    replacement: str
+
+
+AnswerEvent = AnswerText | AnswerRetracted | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class FoundChunk:
+    """A chunk of a search, best first."""
+
+    rank: int
+    score: float
+    chunk_id: str
+    document_id: str
+    title: str
+    source_uri: str
+    heading_path: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInput:
+    """A document to index."""
+
+    document_id: str
+    content: bytes
+    title: str = ""
+    media_type: str = "text/plain"
+    source_uri: str = ""
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDocument:
+    """What became of a document: `created`, `updated`, `unchanged` or `refused` (then with a reason)."""
+
+    document_id: str
+    outcome: str
+    revision: int
+    chunk_count: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAlert:
+    """An alert as it is now."""
+
+    alert_id: str
+    state: str
+    severity: str
+    signal: str
+    segment: str
+    test: str
+    statistic: float
+    threshold: float
+    effect: float
+    reference_mean: float
+    current_mean: float
+    fire_time: datetime | None
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Usage of one group; `group` holds the values that were grouped by."""
+
+    group: Mapping[str, str]
+    requests: int
+    errors: int
+    blocked: int
+    input_tokens: int
+    output_tokens: int
+    cost_microusd: int
+    latency_p50_us: int
+    latency_p95_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Whether everything accepted is stored."""
+
+    complete: bool
+    accepted: int
+    stored: int
+    duplicates: int
+    missing: int
+    evicted: int

@@ -1,0 +1,64 @@
+"""The `binnacle` command: its commands, and how an error becomes an exit status."""
+
+import sys
+
+import click
+
+from binnacle_client.cli import asking, ingesting, keys, operating, tailing
+from binnacle_client.cli.output import notes
+from servicekit.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    BinnacleError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+)
+
+_EXIT_STATUS: tuple[tuple[type[BinnacleError], int], ...] = (
+    (InvalidRequest, 3),
+    (NotFound, 3),
+    (Unauthenticated, 4),
+    (PermissionDenied, 4),
+    (BackendUnavailable, 5),
+    (BackendTimeout, 5),
+    (NotReady, 5),
+    (Overloaded, 5),
+)
+_INTERRUPTED = 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done · 1 failed · 2 wrong usage · 3 refused as invalid or not found · 4 no or wrong key · "
+    "5 unavailable, overloaded or out of time · 6 some documents refused, or the stack is not healthy.",
+)
+@click.version_option(package_name="binnacle")
+def cli() -> None:
+    """Ask, fill and watch a Binnacle.
+
+    Finds it by BINNACLE_TARGET and BINNACLE_API_KEY, or by the local stack of this folder (`make up`).
+    """
+
+
+for _command in (*asking.COMMANDS, *ingesting.COMMANDS, *operating.COMMANDS, *tailing.COMMANDS, keys.keys):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command; expected errors are one line on standard error."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_INTERRUPTED)
+    except BinnacleError as exc:
+        notes.print(f"binnacle: {exc.message} [{exc.reason}]", markup=False)
+        sys.exit(next((status for kind, status in _EXIT_STATUS if isinstance(exc, kind)), 1))

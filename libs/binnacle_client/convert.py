@@ -1,0 +1,205 @@
+"""Protobuf to the SDK's own types and back; nothing else in the SDK touches a message."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from binnacle.analytics.v1 import analytics_service_pb2 as analytics
+from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
+from binnacle.gateway.v1 import gateway_service_pb2 as gateway
+from binnacle.retriever.v1 import retriever_service_pb2 as retriever
+from binnacle.type.v1 import chunk_pb2, generation_pb2, verdict_pb2
+from binnacle_client.answers import (
+    Answer,
+    AnswerEvent,
+    AnswerRetracted,
+    AnswerText,
+    Citation,
+    Completeness,
+    DocumentInput,
+    DriftAlert,
+    FoundChunk,
+    IndexedDocument,
+    QuestionOptions,
+    UsageRow,
+)
+
+
+def question_to_proto(text: str, options: QuestionOptions) -> gateway.Question:
+    """The question with its options."""
+    return gateway.Question(
+        text=text,
+        conversation_id=options.conversation_id,
+        idempotency_key=options.idempotency_key,
+        end_user_id=options.end_user_id,
+        project=options.project,
+        route=options.route,
+        model=options.model,
+        top_k=options.top_k,
+        labels=dict(options.labels),
+    )
+
+
+def answer_from_proto(message: gateway.Answer) -> Answer:
+    """A whole answer."""
+    return Answer(
+        request_id=message.request_id,
+        text=message.text,
+        outcome=_name(gateway.Outcome, message.outcome, "OUTCOME_"),
+        finish_reason=_name(generation_pb2.FinishReason, message.finish_reason, "FINISH_REASON_"),
+        citations=tuple(_citation(citation) for citation in message.citations),
+        input_tokens=message.usage.input_tokens,
+        output_tokens=message.usage.output_tokens,
+        cost_microusd=message.cost_microusd,
+        model=message.model,
+        route=message.route,
+        verdicts=tuple(
+            f"{_name(verdict_pb2.Surface, verdict.surface, 'SURFACE_')}: "
+            f"{_name(verdict_pb2.Action, verdict.action, 'ACTION_')} by {verdict.detector}"
+            for verdict in message.verdicts
+        ),
+        degradations=tuple(f"{rung.rung} ({rung.cause})" for rung in message.degradations),
+        timings_us={timing.stage: timing.duration_us for timing in message.timings},
+    )
+
+
+def event_from_proto(message: gateway.StreamAnswerResponse) -> AnswerEvent | None:
+    """An event of a streamed answer; None for those that only tell of progress."""
+    match message.WhichOneof("event"):
+        case "token":
+            return AnswerText(message.token.text)
+        case "retracted":
+            return AnswerRetracted(message.retracted.reason, message.retracted.replacement)
+        case "completed":
+            return answer_from_proto(message.completed.answer)
+        case _:
+            return None
+
+
+def document_to_proto(document: DocumentInput) -> retriever.Document:
+    """A document to index."""
+    return retriever.Document(
+        document_id=document.document_id,
+        title=document.title,
+        media_type=document.media_type,
+        content=document.content,
+        source_uri=document.source_uri,
+        metadata={name: _metadata_value(value) for name, value in document.metadata.items()},
+    )
+
+
+def indexed_from_proto(message: retriever.IndexResult) -> IndexedDocument:
+    """What became of a document."""
+    return IndexedDocument(
+        document_id=message.document_id,
+        outcome=_name(retriever.IndexOutcome, message.outcome, "INDEX_OUTCOME_"),
+        revision=message.revision,
+        chunk_count=message.chunk_count,
+        error=message.error_message,
+    )
+
+
+def found_from_proto(message: chunk_pb2.ScoredChunk) -> FoundChunk:
+    """A chunk of a search."""
+    chunk = message.chunk
+    return FoundChunk(
+        rank=message.rank,
+        score=message.score,
+        chunk_id=chunk.chunk_id,
+        document_id=chunk.document_id,
+        title=chunk.title,
+        source_uri=chunk.source_uri,
+        heading_path=tuple(chunk.heading_path),
+        text=chunk.text,
+    )
+
+
+def alert_from_proto(message: drift.Alert) -> DriftAlert:
+    """An alert as it is now."""
+    return DriftAlert(
+        alert_id=message.alert_id,
+        state=_name(drift.AlertState, message.state, "ALERT_STATE_"),
+        severity=_name(drift.Severity, message.severity, "SEVERITY_"),
+        signal=message.signal,
+        segment=message.segment,
+        test=message.test,
+        statistic=message.statistic,
+        threshold=message.threshold,
+        effect=message.effect,
+        reference_mean=message.reference_window.mean,
+        current_mean=message.current_window.mean,
+        fire_time=_time(message.fire_time) if message.HasField("fire_time") else None,
+        cursor=message.cursor,
+    )
+
+
+def usage_from_proto(message: analytics.UsageRow) -> UsageRow:
+    """Usage of one group."""
+    return UsageRow(
+        group=dict(message.group),
+        requests=message.requests,
+        errors=message.errors,
+        blocked=message.blocked,
+        input_tokens=message.input_tokens,
+        output_tokens=message.output_tokens,
+        cost_microusd=message.cost_microusd,
+        latency_p50_us=message.latency_p50_us,
+        latency_p95_us=message.latency_p95_us,
+    )
+
+
+def completeness_from_proto(message: analytics.GetCompletenessResponse) -> Completeness:
+    """The ledger's sums."""
+    return Completeness(
+        complete=message.complete,
+        accepted=sum(entry.accepted for entry in message.entries),
+        stored=sum(entry.stored for entry in message.entries),
+        duplicates=sum(entry.duplicates for entry in message.entries),
+        missing=message.missing,
+        evicted=message.evicted,
+    )
+
+
+def to_timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment for a request; None stays None."""
+    if moment is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment.astimezone(UTC))
+    return timestamp
+
+
+def _citation(message: chunk_pb2.Citation) -> Citation:
+    return Citation(
+        marker=message.marker,
+        answer_span=(message.answer_span.start, message.answer_span.end),
+        chunk_id=message.chunk_id,
+        document_id=message.document_id,
+        revision=message.revision,
+        content_hash=message.content_hash,
+        title=message.title,
+        source_uri=message.source_uri,
+    )
+
+
+def _metadata_value(value: str | float | bool) -> chunk_pb2.MetadataValue:
+    match value:
+        case bool():
+            return chunk_pb2.MetadataValue(bool_value=value)
+        case int():
+            return chunk_pb2.MetadataValue(int_value=value)
+        case float():
+            return chunk_pb2.MetadataValue(double_value=value)
+        case _:
+            return chunk_pb2.MetadataValue(string_value=value)
+
+
+def _name(enum: EnumTypeWrapper, number: int, prefix: str) -> str:
+    names: Mapping[int, str] = {value: name for name, value in enum.items()}
+    return names.get(number, str(number)).removeprefix(prefix).lower()
+
+
+def _time(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(tzinfo=UTC)
