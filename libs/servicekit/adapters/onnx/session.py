@@ -1,0 +1,68 @@
+"""Runs the graph for one text: tokenise, cut, encode.
+
+Used by the pool's threads and by the check after a build.
+
+One text a run: no padding, and a vector that never depends on what else is embedded, as dynamic
+quantisation would otherwise make it. Parallelism comes from several runs at once, not from threads in one.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]  # ships no stubs
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from servicekit.adapters.onnx.model_files import ModelFiles
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class WordPieceTokenizer:
+    """The model's tokenizer, without special tokens, cutting nothing; safe from any thread."""
+
+    def __init__(self, definition: Path) -> None:
+        self._tokenizer = LibraryTokenizer.from_file(str(definition))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`."""
+        return len(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+
+    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """Character range of each token in order."""
+        offsets: Sequence[tuple[int, int]] = self._tokenizer.encode(
+            _encodable(text), add_special_tokens=False
+        ).offsets
+        return offsets
+
+
+class EncoderSession:
+    """One loaded graph with its cutting tokenizer; `encode` may run in several threads at once."""
+
+    def __init__(self, graph: Path, files: ModelFiles) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._tokenizer = LibraryTokenizer.from_file(str(files.tokenizer))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(files.max_tokens)
+
+    def encode(self, text: str) -> NDArray[np.float32]:
+        """The text's vector, float32 of the model's dimension."""
+        ids = np.array([self._tokenizer.encode(_encodable(text)).ids], dtype=np.int64)
+        (vectors,) = self._session.run(["vector"], {"input_ids": ids})
+        vector: NDArray[np.float32] = vectors[0]
+        return vector
+
+
+def _encodable(text: str) -> str:
+    # A lone surrogate cannot cross into the library; one replacement character keeps offsets in place.
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -1,0 +1,46 @@
+"""Fuses a vector ranking and a full-text ranking into one. Pure; used by the stores that cannot do it themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FusedHit:
+    """One key with its fused score (0 to 1) and the scores of the rankings that found it."""
+
+    key: str
+    score: float
+    dense_score: float | None
+    sparse_score: float | None
+
+
+def fuse(
+    dense: Mapping[str, float], sparse: Mapping[str, float], *, dense_weight: float, top_k: int
+) -> tuple[FusedHit, ...]:
+    """Relative-score fusion: each ranking's scores scaled to 0..1 by its own minimum and maximum, then weighted.
+
+    A key that one ranking did not find counts 0 there. Equal scores are ordered by key, so that the same search
+    gives the same order. Both rankings should be at least 100 deep: the minimum sets the scale.
+    """
+    scaled_dense, scaled_sparse = _scale(dense), _scale(sparse)
+    hits = [
+        FusedHit(
+            key=key,
+            score=dense_weight * scaled_dense.get(key, 0.0)
+            + (1.0 - dense_weight) * scaled_sparse.get(key, 0.0),
+            dense_score=dense.get(key),
+            sparse_score=sparse.get(key),
+        )
+        for key in dense.keys() | sparse.keys()
+    ]
+    hits.sort(key=lambda hit: (-hit.score, hit.key))
+    return tuple(hits[:top_k])
+
+
+def _scale(scores: Mapping[str, float]) -> dict[str, float]:
+    if not scores:
+        return {}
+    low, high = min(scores.values()), max(scores.values())
+    if high <= low:
+        return dict.fromkeys(scores, 1.0)
+    return {key: (score - low) / (high - low) for key, score in scores.items()}
