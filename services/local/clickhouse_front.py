@@ -14,7 +14,6 @@ from pathlib import Path
 
 from services.local.clickhouse.access import Access
 
-
 _ENVIRONMENT_PREFIX = "BINNACLE_CLICKHOUSE_FRONT__"
 
 

@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 
 from starlette.responses import Response, StreamingResponse
 
@@ -55,7 +55,7 @@ async def answer(engine: Engine, runner: QueryRunner, request: QueryRequest) -> 
     """
     started_ns = time.monotonic_ns()
 
-    def query() -> Iterator[Chunk]:
+    def query() -> Generator[Chunk]:
         return engine.run(
             request.statement,
             database=request.database,
@@ -121,13 +121,13 @@ def _summary(counted: Chunk, started_ns: int) -> str:
     return json.dumps({name: str(figure) for name, figure in figures.items()}, separators=(",", ":"))
 
 
-async def _opened(runner: QueryRunner, query: Callable[[], Iterator[Chunk]]) -> AsyncGenerator[Chunk, None]:
+async def _opened(runner: QueryRunner, query: Callable[[], Generator[Chunk]]) -> AsyncGenerator[Chunk]:
     async with runner.run(query) as chunks:
         async for chunk in chunks:
             yield chunk
 
 
-async def _continued(first: Chunk, rest: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+async def _continued(first: Chunk, rest: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
     try:
         yield first
         async for chunk in rest:
@@ -136,7 +136,7 @@ async def _continued(first: Chunk, rest: AsyncGenerator[Chunk, None]) -> AsyncGe
         await rest.aclose()
 
 
-async def _replayed(chunks: list[Chunk]) -> AsyncGenerator[Chunk, None]:
+async def _replayed(chunks: list[Chunk]) -> AsyncGenerator[Chunk]:
     for chunk in chunks:
         yield chunk
 
@@ -152,9 +152,7 @@ def _summed(chunks: list[Chunk]) -> Chunk:
     )
 
 
-async def _body(
-    chunks: AsyncGenerator[Chunk, None], *, tag: str, encoding: str | None
-) -> AsyncIterator[bytes]:
+async def _body(chunks: AsyncGenerator[Chunk], *, tag: str, encoding: str | None) -> AsyncIterator[bytes]:
     compressor = compression.open_compressor(encoding) if encoding else None
     try:
         async for chunk in chunks:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]  # ships no stubs
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -17,7 +17,7 @@ else:
     from backports import zstd
 
 
-class UnknownEncoding(ValueError):
+class UnknownEncodingError(ValueError):
     """A Content-Encoding that is not spoken here."""
 
 
@@ -37,20 +37,20 @@ def decompress(body: bytes, encoding: str) -> bytes:
     """A request body as the client meant it.
 
     Raises:
-        UnknownEncoding: the encoding is not spoken here, or the body is not in it.
+        UnknownEncodingError: the encoding is not spoken here, or the body is not in it.
     """
     name = encoding.strip().lower()
     if name in {"", "identity"}:
         return body
     decode = _DECODERS.get(name)
     if decode is None:
-        raise UnknownEncoding(
+        raise UnknownEncodingError(
             f"Content-Encoding {encoding!r} is not supported: use one of {', '.join(_DECODERS)}"
         )
     try:
         return decode(body)
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error, zstd.ZstdError) as error:
-        raise UnknownEncoding(f"the body is not valid {name}: {error}") from error
+        raise UnknownEncodingError(f"the body is not valid {name}: {error}") from error
 
 
 def negotiate(accept_encoding: str) -> str | None:
@@ -92,7 +92,7 @@ class _ZstdCompressor:
 class _Lz4Compressor:
     def __init__(self) -> None:
         self._inner = lz4.frame.LZ4FrameCompressor(auto_flush=True)
-        self._head = self._inner.begin()
+        self._head: bytes = self._inner.begin()
 
     def compress(self, data: bytes) -> bytes:
         head, self._head = self._head, b""

@@ -6,7 +6,7 @@ Opened by `services.local.clickhouse_front`, called by `services.local.clickhous
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ _ERROR = re.compile(r"Code: (?P<code>\d+)\.")
 _DEFAULT_SETTINGS = {"async_insert": "0", "wait_for_async_insert": "1", "implicit_select": "0"}
 
 
-class DirectoryLocked(OSError):
+class DirectoryLockedError(OSError):
     """Another process holds the data directory."""
 
 
@@ -66,7 +66,7 @@ class Engine:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock_file = _lock(self._directory / "front.lock")
         # The root connection keeps the engine alive between queries.
-        self._root = Session(str(self._directory / "data"))
+        self._root = _connect(str(self._directory / "data"))
         # The default database is an Overlay, which refuses refreshable views.
         self._root.query(f"CREATE DATABASE IF NOT EXISTS {quote_name(self.database)} ENGINE = Atomic")
         row = self._root.query("SELECT version(), timezone()", "TSV").bytes().decode()
@@ -88,7 +88,7 @@ class Engine:
         database: str | None,
         default_format: str,
         settings: Mapping[str, str],
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk]:
         """The statement's result, block by block where its format allows; blocks the calling thread.
 
         Closing the iterator cancels the query.
@@ -114,7 +114,7 @@ class Engine:
 
     @contextmanager
     def _connection(self, database: str | None, settings: Mapping[str, str]) -> Iterator[Any]:
-        session = Session(str(self._directory / "data"))
+        session = _connect(str(self._directory / "data"))
         try:
             session.query(f"USE {quote_name(database or self.database)}")
             if assignments := _assignments({**_DEFAULT_SETTINGS, **settings}):
@@ -127,6 +127,10 @@ class Engine:
 def quote_name(name: str) -> str:
     """An identifier, quoted for SQL."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _connect(path: str) -> Any:
+    return Session(path)  # type: ignore[no-untyped-call]  # the package is untyped
 
 
 def _insert(session: Any, statement: Statement) -> Chunk:
@@ -186,8 +190,8 @@ def _lock(path: Path) -> int:
     except OSError as error:
         owner = os.pread(handle, 32, 0).decode().strip() or "unknown"
         os.close(handle)
-        raise DirectoryLocked(
-            f"{path.parent} is in use by process {owner}: stop that process, or choose another --data directory"
+        raise DirectoryLockedError(
+            f"{path.parent} is in use by process {owner}: stop it, or choose another --data directory"
         ) from error
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)

@@ -16,7 +16,7 @@ from services.local.clickhouse.worker import QueryRunner
 
 
 def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_bytes: int) -> Starlette:
-    """The ASGI application: `/` runs queries, `/ping` and `/replicas_status` answer `Ok.`"""
+    """The ASGI application: `/` runs queries, `/ping` and `/replicas_status` answer `Ok`."""
 
     async def query(request: Request) -> Response:
         try:

@@ -12,13 +12,13 @@ from email.policy import HTTP
 
 from services.local.clickhouse import compression
 from services.local.clickhouse.engine import EngineError
-from services.local.clickhouse.statement import MultipleStatements, Statement, parse
+from services.local.clickhouse.statement import MultipleStatementsError, Statement, parse
 
 # Parameters of the interface itself; every other one is a setting or a `param_…` of the query.
 _OWN_PARAMETERS = frozenset({
-    "buffer_size", "client_protocol_version", "close_session", "compress", "database", "decompress", "default_format",
-    "password", "query", "query_id", "quota_key", "role", "session_check", "session_id", "session_timeout",
-    "stacktrace", "user", "wait_end_of_query",
+    "buffer_size", "client_protocol_version", "close_session", "compress", "database", "decompress",
+    "default_format", "password", "query", "query_id", "quota_key", "role", "session_check", "session_id",
+    "session_timeout", "stacktrace", "user", "wait_end_of_query",
 })  # fmt: skip
 
 
@@ -65,8 +65,9 @@ def read_request(
     for name in ("compress", "decompress"):
         if fields.get(name, "0") not in {"0", "", "false"}:
             raise EngineError(
-                f"Code: 48. DB::Exception: {name}=1 (ClickHouse's own block compression) is not spoken here: use "
-                "Content-Encoding and enable_http_compression=1 with gzip, deflate, zstd or lz4. (NOT_IMPLEMENTED)",
+                f"Code: 48. DB::Exception: {name}=1 (ClickHouse's own block compression) is not spoken here: "
+                "use Content-Encoding and enable_http_compression=1 with gzip, deflate, zstd or lz4. "
+                "(NOT_IMPLEMENTED)",
                 code=48,
             )
     query = fields.get("query", "").encode()
@@ -88,7 +89,7 @@ def read_request(
 def _decoded(body: bytes, encoding: str) -> bytes:
     try:
         return compression.decompress(body, encoding)
-    except compression.UnknownEncoding as error:
+    except compression.UnknownEncodingError as error:
         raise EngineError(
             f"Code: 89. DB::Exception: {error}. (UNKNOWN_COMPRESSION_METHOD)", code=89
         ) from error
@@ -97,7 +98,7 @@ def _decoded(body: bytes, encoding: str) -> bytes:
 def _statement(raw: bytes) -> Statement:
     try:
         return parse(raw)
-    except MultipleStatements as error:
+    except MultipleStatementsError as error:
         raise EngineError(f"Code: 62. DB::Exception: {error}. (SYNTAX_ERROR)", code=62) from error
 
 
@@ -121,8 +122,8 @@ def _form(content_type: str, body: bytes) -> dict[str, str]:
         content = part.get_payload(decode=True)
         if part.get_filename() is not None:
             raise EngineError(
-                f"Code: 48. DB::Exception: external table {name!r}: external data is not spoken here, insert it into "
-                "a table first. (NOT_IMPLEMENTED)",
+                f"Code: 48. DB::Exception: external table {name!r}: external data is not spoken here, "
+                "insert it into a table first. (NOT_IMPLEMENTED)",
                 code=48,
             )
         if isinstance(name, str) and isinstance(content, bytes):

@@ -22,7 +22,7 @@ def serve(listener: socket.socket, *, data: Path, database: str, threads: int, a
     """Serve until SIGTERM or SIGINT, then let what runs finish.
 
     Raises:
-        DirectoryLocked: another process holds `data`.
+        DirectoryLockedError: another process holds `data`.
     """
     with (
         Engine(data, database=database) as engine,

@@ -1,6 +1,6 @@
 """Reads just enough of a SQL statement to run it: is it a read, an insert with data, or something else?
 
-Pure; used by `services.local.clickhouse.http` to split inline data from its INSERT and to find the output format.
+Pure; used by `request.py` to split inline data from its INSERT and to find the output format.
 """
 
 import re
@@ -45,7 +45,7 @@ class Statement:
     data: bytes = b""
 
 
-class MultipleStatements(ValueError):
+class MultipleStatementsError(ValueError):
     """More than one statement in one request, which ClickHouse's HTTP interface refuses."""
 
 
@@ -65,7 +65,7 @@ def parse(raw: bytes) -> Statement:
     """Classify one statement, its inline data included.
 
     Raises:
-        MultipleStatements: something follows the statement's semicolon.
+        MultipleStatementsError: something follows the statement's semicolon.
     """
     tokens = _tokens(raw)
     first = next(tokens, None)
@@ -109,7 +109,7 @@ def _parse_query(raw: bytes, first: _Token, tokens: Iterator[_Token]) -> Stateme
         if token.text == b";" and token.kind == "mark":
             end = token.start
             if next(tokens, None) is not None:
-                raise MultipleStatements("Multi-statements are not allowed: send one statement per request")
+                raise MultipleStatementsError("Multi-statements are not allowed: send one per request")
             break
         if token.depth == 0:
             outer.append(token)

@@ -5,7 +5,7 @@ Sits between `services.local.clickhouse.http` and `engine`.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, closing
 from types import TracebackType
@@ -33,14 +33,17 @@ class QueryRunner:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @asynccontextmanager
-    async def run(self, query: Callable[[], Iterator[Chunk]]) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def run(self, query: Callable[[], Generator[Chunk]]) -> AsyncIterator[AsyncIterator[Chunk]]:
         """The query's chunks as they come; leaving the block early cancels it.
 
         Raises:
             EngineError: the engine's own, or TOO_MANY_SIMULTANEOUS_QUERIES.
         """
         if self._running >= self._limit:
-            text = f"Code: 202. DB::Exception: Too many simultaneous queries. Maximum: {self._limit}. (TOO_MANY_SIMULTANEOUS_QUERIES)"
+            text = (
+                f"Code: 202. DB::Exception: Too many simultaneous queries. Maximum: {self._limit}. "
+                "(TOO_MANY_SIMULTANEOUS_QUERIES)"
+            )
             raise EngineError(text, code=202)
         self._running += 1
         try:
@@ -49,7 +52,7 @@ class QueryRunner:
         finally:
             self._running -= 1
 
-    async def _chunks(self, query: Callable[[], Iterator[Chunk]]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, query: Callable[[], Generator[Chunk]]) -> AsyncGenerator[Chunk]:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Chunk | None] = asyncio.Queue(_QUEUED_CHUNKS)
         abandoned = threading.Event()
