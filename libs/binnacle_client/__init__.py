@@ -1,8 +1,8 @@
 """The SDK of Binnacle: a typed asynchronous client, and the `binnacle` command.
 
-    async with open_client(Connection.from_environment()) as binnacle:
-        async for event in binnacle.stream("What does `nonlocal` do?"):
-            ...
+async with open_client(Connection.from_environment()) as binnacle:
+async for event in binnacle.stream("What does `nonlocal` do?"):
+...
 """
 
 from binnacle_client.answers import Answer, AnswerEvent, AnswerText, Citation, QuestionOptions

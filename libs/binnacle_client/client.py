@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from binnacle.analytics.v1 import analytics_service_pb2 as analytics
 from binnacle.analytics.v1.analytics_service_pb2_grpc import AnalyticsServiceStub
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
@@ -19,6 +17,10 @@ from binnacle.gateway.v1 import gateway_service_pb2 as gateway
 from binnacle.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from servicekit.rpc.client import open_channel
+from servicekit.rpc.status import to_error
+
 from binnacle_client import convert
 from binnacle_client.answers import (
     Answer,
@@ -32,8 +34,6 @@ from binnacle_client.answers import (
     UsageRow,
 )
 from binnacle_client.connection import SERVICES, Connection
-from servicekit.rpc.client import open_channel
-from servicekit.rpc.status import to_error
 
 _DEFAULT_TIMEOUT_S = 60.0
 
@@ -63,9 +63,7 @@ class Binnacle:
         self, text: str, options: QuestionOptions | None = None, *, timeout_s: float = _DEFAULT_TIMEOUT_S
     ) -> Answer:
         """The whole answer to a question."""
-        request = gateway.AnswerQuestionRequest(
-            question=convert.question_to_proto(text, options or QuestionOptions())
-        )
+        request = gateway.AnswerQuestionRequest(question=convert.question_to_proto(text, options or QuestionOptions()))
         with _errors("gateway"):
             response = await GatewayServiceStub(self._channels["gateway"]).AnswerQuestion(request, timeout=timeout_s)
         return convert.answer_from_proto(response.answer)
@@ -76,9 +74,7 @@ class Binnacle:
         """Pieces of the answer as they are released; the last event is the whole `Answer`."""
         request = gateway.StreamAnswerRequest(question=convert.question_to_proto(text, options or QuestionOptions()))
         with _errors("gateway"):
-            async for message in GatewayServiceStub(self._channels["gateway"]).StreamAnswer(
-                request, timeout=timeout_s
-            ):
+            async for message in GatewayServiceStub(self._channels["gateway"]).StreamAnswer(request, timeout=timeout_s):
                 event = convert.event_from_proto(message)
                 if event is not None:
                     yield event
@@ -136,9 +132,7 @@ class Binnacle:
             response = await GatewayServiceStub(self._channels["gateway"]).RecordFeedback(request, timeout=10)
         return response.feedback_id
 
-    async def index(
-        self, documents: Iterable[DocumentInput], *, timeout_s: float = 300
-    ) -> Sequence[IndexedDocument]:
+    async def index(self, documents: Iterable[DocumentInput], *, timeout_s: float = 300) -> Sequence[IndexedDocument]:
         """Index documents (at most 256 and 4 MiB a call) and return when they can be searched."""
         request = retriever.IndexDocumentsRequest(
             documents=[convert.document_to_proto(document) for document in documents]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from servicekit.errors import InvalidRequest
 from servicekit.rpc.api_keys import create_key
-from servicekit.rpc.keyfiles import ensure_hmac_key, ensure_token_keys
+from servicekit.rpc.keyfiles import ensure_hmac_key, ensure_token_keys, write_private
 
 HOST = "127.0.0.1"
 SERVICES = ("gateway", "retriever", "generator", "guardrail", "evaluator", "drift_monitor", "analytics")
@@ -115,14 +115,12 @@ class Layout:
         """Make the folders and, once, the keys; returns the API key of the stack's own tenant."""
         for folder in (self.data_dir, self.log_dir, self.data_dir / "secrets"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ensure_token_keys(private_file=self.secret("token.key"), public_file=self.secret("token.pub"))
+        ensure_token_keys(self.secret("token.key"), self.secret("token.pub"))
         ensure_hmac_key(self.secret("request_ids.key"))
         plain = self.secret("local_api_key")
         if not plain.exists():
-            created = create_key(self.secret("api_keys.json"), tenant=TENANT, scopes=("*",))
-            descriptor = os.open(plain, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(created.secret)
+            _, secret = create_key(self.secret("api_keys.json"), tenant=TENANT, scopes=("*",))
+            write_private(plain, secret.encode("ascii"))
         return plain.read_text(encoding="ascii")
 
     def write_stack_file(self, *, api_key: str, kafka: str) -> None:
@@ -135,10 +133,7 @@ class Layout:
             "openai_base_url": f"http://{self.ports.address('gateway.http')}/v1",
             "supervisor_pid": os.getpid(),
         }
-        partial = self.stack_file.with_suffix(".partial")
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.stack_file)
+        write_private(self.stack_file, f"{json.dumps(document, indent=1)}\n".encode())
 
     def environment(self, service: str, *, kafka: str) -> dict[str, str]:
         """The environment of one service's process: this process's own, with the service's settings."""

@@ -71,7 +71,9 @@ class SupervisedProcess:
             if self._stopping:
                 return
             backoff_s = _FIRST_BACKOFF_S if loop.time() - started > _STEADY_AFTER_S else backoff_s
-            self._say(f"{self.command.name} ended ({_told(status)}); restarting in {backoff_s:g} s, log {self.log_path}")
+            self._say(
+                f"{self.command.name} ended ({_told(status)}); restarting in {backoff_s:g} s, log {self.log_path}"
+            )
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
             self.restarts += 1
@@ -123,7 +125,9 @@ class SupervisedProcess:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise StartFailed(self._failure(f"was not ready within {self.command.ready_within_s:g} s")) from None
-        raise StartFailed(self._failure(f"ended ({_told(process.returncode if process else None)}) before it was ready"))
+        raise StartFailed(
+            self._failure(f"ended ({_told(process.returncode if process else None)}) before it was ready")
+        )
 
     def _failure(self, what: str) -> str:
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]

@@ -53,7 +53,9 @@ def _print_alert(alert: DriftAlert, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--by", "group_by", multiple=True, type=click.Choice(_GROUPS), help="Repeat for several.  [default: model]")
+@click.option(
+    "--by", "group_by", multiple=True, type=click.Choice(_GROUPS), help="Repeat for several.  [default: model]"
+)
 @click.option("--hours", default=24.0, show_default=True, help="How far back.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each group.")
 def usage(group_by: tuple[str, ...], hours: float, as_json: bool) -> None:

@@ -8,11 +8,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
+from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
+from servicekit.events.topics import TOPICS, TopicSpec, message_class
 
 from binnacle_client.cli.output import console, print_json
 from binnacle_client.connection import Connection
-from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
-from servicekit.events.topics import TOPICS, TopicSpec
 
 
 @click.command()
@@ -49,7 +49,7 @@ def find_topic(name: str) -> TopicSpec:
 async def _records(spec: TopicSpec, *, from_beginning: bool) -> AsyncIterator[ConsumerRecord]:
     servers = Connection.from_environment().kafka_bootstrap_servers
     if not servers:
-        raise NotReady("KAFKA_BOOTSTRAP_SERVERS is not set: eval \"$(binnacle env)\", or name your Kafka's address")
+        raise NotReady('KAFKA_BOOTSTRAP_SERVERS is not set: eval "$(binnacle env)", or name your Kafka\'s address')
     consumer = AIOKafkaConsumer(
         spec.name, bootstrap_servers=servers, auto_offset_reset="earliest" if from_beginning else "latest"
     )
@@ -79,7 +79,7 @@ def _print_event(spec: TopicSpec, record: ConsumerRecord, *, as_json: bool) -> N
 def _decode(spec: TopicSpec, value: bytes | None) -> object:
     if value is None:
         return None
-    message = spec.message_class()()
+    message = message_class(spec.name)()
     try:
         message.ParseFromString(value)
     except DecodeError:

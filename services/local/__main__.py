@@ -1,0 +1,129 @@
+"""`python -m services.local`: the whole of Binnacle on this machine, until it is interrupted.
+
+Parses the command line and says what runs where; the work is in `supervisor.py`.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from servicekit.errors import BinnacleError
+
+from services.local.layout import PREFERRED_PORTS, Layout, choose_ports
+from services.local.process import StartFailed
+from services.local.supervisor import LocalStack, run_stack
+
+EMBEDDED_BROKER_WARNING = """\
+  The event broker is embedded, for trying things out. It keeps records in memory only: a restart of the stack
+  forgets what was not consumed, and it evicts acknowledged records past about 5 MiB a partition (an eviction before
+  it was read is reported as a gap). It has no retention, compaction, time lookup or topic administration.
+  ClickHouse and the vector store are on disk. Durable: start a Kafka and run
+  `python -m services.local --kafka HOST:PORT`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM; 0 after a clean stop, 1 when something did not start, 2 on wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        ports = choose_ports(dict(options.port), free=options.free_ports)
+    except BinnacleError as exc:
+        say(exc.message)
+        return 2
+    with ExitStack() as cleanup:
+        data_dir = options.data
+        if options.ephemeral:
+            data_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="binnacle-")))
+        return run_to_end(_run(Layout(data_dir, ports, overrides={}), kafka=options.kafka))
+
+
+def run_to_end(work: Coroutine[None, None, None]) -> int:
+    """Run it; 1 when a process of the stack did not start, after saying which and why."""
+    try:
+        asyncio.run(work)
+    except* StartFailed as failed:
+        for exc in _leaves(failed):
+            say(str(exc))
+        return 1
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup[StartFailed]) -> Iterator[StartFailed]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
+
+
+async def _run(layout: Layout, *, kafka: str | None) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with run_stack(layout, say=say, kafka=kafka) as stack:
+        introduce(stack)
+        await stopped.wait()
+        say("stopping")
+    say("stopped")
+
+
+def introduce(stack: LocalStack) -> None:
+    """Say what runs where and how to use it."""
+    ports = stack.layout.ports
+    lines = [
+        "",
+        f"  gRPC       {ports.address('gateway')}   (every service: `binnacle status`)",
+        f"  OpenAI API http://{ports.address('gateway.http')}/v1",
+        f"  Kafka      {stack.kafka}",
+        f"  ClickHouse http://{ports.address('clickhouse')}/  database binnacle",
+        f"  data       {stack.layout.data_dir}   (logs below it)",
+        "",
+        '  In another terminal: eval "$(.venv/bin/binnacle env)", then .venv/bin/binnacle ask "…"',
+        "",
+    ]
+    if "broker" in stack.processes:
+        lines += [EMBEDDED_BROKER_WARNING, ""]
+    if ports.moved:
+        lines.insert(0, f"  usual port taken, another chosen for: {', '.join(ports.moved)}")
+    say("Binnacle is up.\n" + "\n".join(lines))
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal."""
+    sys.stderr.write(f"» {line}\n")
+    sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.local", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path(".var/local"), help="folder for data, keys and logs (default: .var/local)"
+    )
+    parser.add_argument("--ephemeral", action="store_true", help="keep everything in a folder that goes at the end")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="a Kafka that runs already, not the embedded broker")
+    parser.add_argument(
+        "--port",
+        metavar="NAME=PORT",
+        type=_port,
+        action="append",
+        default=[],
+        help=f"fix a port; names: {', '.join(PREFERRED_PORTS)}",
+    )
+    parser.add_argument("--free-ports", action="store_true", help="choose free ports for all that is not fixed")
+    return parser
+
+
+def _port(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not number.isdecimal() or int(number) > 65_535:  # noqa: PLR2004  # the largest port
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PORT, such as gateway=7700")
+    return name, int(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Runs the whole stack on one machine: embedded broker, embedded ClickHouse, one process for each service.
+
+Owns the order of start and stop; called by `__main__.py`, by the demo and by the tests of the whole stack.
+"""
+
+import asyncio
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from services.local.layout import HOST, SERVICES, Layout, inherited_environment
+from services.local.process import Command, SupervisedProcess
+
+_HTTP_OK = 200
+_FIRST = ("analytics",)  # its migrations make the tables that others read
+_BROKER_ADDRESS_FILE = "broker.address"
+
+
+class LocalStack:
+    """The running stack; made by `run_stack`."""
+
+    def __init__(self, layout: Layout, *, say: Callable[[str], None], kafka: str | None) -> None:
+        self.layout = layout
+        self.api_key = layout.prepare()
+        self.kafka = kafka or ""
+        self._given_kafka = kafka
+        self._say = say
+        self._processes: dict[str, SupervisedProcess] = {}
+        self._watchers: asyncio.TaskGroup | None = None
+
+    @property
+    def processes(self) -> dict[str, SupervisedProcess]:
+        """Every process by name, in the order in which they were started."""
+        return self._processes
+
+    async def start(self, watchers: asyncio.TaskGroup) -> None:
+        """Start everything; returns when every service answers.
+
+        Raises:
+            StartFailed: one of them did not start; the caller stops the others.
+        """
+        self._watchers = watchers
+        if self._given_kafka is None:
+            await self._start(self._broker())
+            self.kafka = self._broker_address()
+        await self._start(self._clickhouse())
+        for service in _FIRST:
+            await self._start(self._service(service))
+        async with asyncio.TaskGroup() as starting:
+            for service in SERVICES:
+                if service not in _FIRST:
+                    starting.create_task(self._start(self._service(service)))
+        self.layout.write_stack_file(api_key=self.api_key, kafka=self.kafka)
+
+    async def stop(self) -> None:
+        """Stop the front door first, then who reads what it wrote, the stores last."""
+        self.layout.stack_file.unlink(missing_ok=True)
+        await self._stop("gateway")
+        await self._stop("retriever", "generator", "guardrail")
+        await self._stop("evaluator", "drift_monitor")
+        await self._stop("analytics")
+        await self._stop("clickhouse", "broker")
+
+    async def _start(self, command: Command) -> None:
+        process = SupervisedProcess(command, log_dir=self.layout.log_dir, say=self._say)
+        self._processes[command.name] = process
+        await process.start()
+        self._say(f"{command.name} is ready (process {process.pid})")
+        if self._watchers is not None:
+            self._watchers.create_task(process.watch())
+
+    async def _stop(self, *names: str) -> None:
+        await asyncio.gather(*(self._processes[name].stop() for name in names if name in self._processes))
+
+    def _broker(self) -> Command:
+        address_file = self.layout.data_dir / _BROKER_ADDRESS_FILE
+        address_file.unlink(missing_ok=True)
+
+        async def ready() -> bool:
+            return address_file.exists() and bool(address_file.read_text(encoding="ascii").strip())
+
+        argv = [sys.executable, "-m", "services.local.broker", "--address-file", str(address_file)]
+        return Command("broker", argv, inherited_environment(), ready)
+
+    def _broker_address(self) -> str:
+        return (self.layout.data_dir / _BROKER_ADDRESS_FILE).read_text(encoding="ascii").strip()
+
+    def _clickhouse(self) -> Command:
+        port = self.layout.ports["clickhouse"]
+        data = str(self.layout.data_dir / "clickhouse")
+        argv = [sys.executable, "-m", "services.local.clickhouse_front", "--port", str(port), "--data", data]
+        return Command("clickhouse", argv, inherited_environment(), lambda: _answers(port, "/ping"))
+
+    def _service(self, service: str) -> Command:
+        port = self.layout.ports[f"{service}.metrics"]
+        env = self.layout.environment(service, kafka=self.kafka)
+        argv = [sys.executable, "-m", f"services.{service}"]
+        return Command(service, argv, env, lambda: _answers(port, "/healthz"))
+
+
+@asynccontextmanager
+async def run_stack(
+    layout: Layout, *, say: Callable[[str], None], kafka: str | None = None
+) -> AsyncIterator[LocalStack]:
+    """Start the stack, watch it while the block runs, and stop it whatever happened.
+
+    `kafka` names a broker that runs already (`host:port`); without it the embedded one is started.
+    """
+    stack = LocalStack(layout, say=say, kafka=kafka)
+    async with asyncio.TaskGroup() as watchers:
+        try:
+            await stack.start(watchers)
+            yield stack
+        finally:
+            await stack.stop()
+
+
+async def _answers(port: int, path: str) -> bool:
+    def ask() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as response:  # loopback
+                return bool(response.status == _HTTP_OK)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    return await asyncio.to_thread(ask)
