@@ -102,9 +102,7 @@ class SequenceLedger:
 
     def in_flight(self) -> int:
         """How many assigned sequences are not settled."""
-        return sum(
-            state.assigned - state.accepted - len(state.settled_ahead) for state in self._partitions.values()
-        )
+        return sum(state.assigned - state.accepted - len(state.settled_ahead) for state in self._partitions.values())
 
     @staticmethod
     def _is_settled(state: _Partition, sequence: int) -> bool:
