@@ -3,11 +3,16 @@
 Pure; built by `convert.py` from an interaction or a `ScoreAnswer` request, read by every metric.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from servicekit.domain.score import Unmeasured
+
+
+_MARKER = re.compile(r"\[(\d{1,3})\]")
 
 
 class Ending(StrEnum):
@@ -48,6 +53,23 @@ class Subject:
     citations: Sequence[CitedSpan] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, Unmeasured] = field(default_factory=dict)
+
+    @classmethod
+    def of_texts(cls, question: str, answer: str, chunk_texts: Sequence[str]) -> Self:
+        """A subject whose chunks are given by their texts; the marker `[n]` cites the n-th.
+
+        A marker beyond the chunks is a citation of nothing: its place stands, its hash is found nowhere.
+        """
+        hashes = [str(number) for number in range(1, len(chunk_texts) + 1)]
+        return cls(
+            question=question,
+            answer=answer,
+            chunks=tuple(UsedChunk(key, rank) for rank, key in enumerate(hashes, start=1)),
+            citations=tuple(
+                CitedSpan(found.start(), found.end(), str(int(found[1]))) for found in _MARKER.finditer(answer)
+            ),
+            texts=dict(zip(hashes, chunk_texts, strict=True)),
+        )
 
     def reason_without_answer(self) -> Unmeasured | None:
         """Why metrics of the answer cannot be measured, or None if they can."""

@@ -1,0 +1,53 @@
+"""The laboratory's process: reads questions from standard input, answers on standard output, one at a time.
+
+Started by `laboratory.py`; ends at the end of its input, so it never outlives its parent.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from services.drift_monitor.frames import pack, read_frame
+
+_NICENESS = 10
+
+
+def main() -> None:
+    """Answer until the input ends. What libraries print goes to standard error, never between frames."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the input
+    os.nice(_NICENESS)  # the request path comes first
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin.buffer, answers)
+
+
+def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+    """Answer every question of the stream; an error is an answer too."""
+    while (question := read_frame(questions)) is not None:
+        try:
+            answer = {"result": answer_one(question)}
+        except Exception as error:  # noqa: BLE001  # whatever goes wrong in a library is told to the parent
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(pack(answer))
+        answers.flush()
+
+
+def answer_one(question: Mapping[str, Any]) -> Any:
+    """The result of one question: `warm`, `compare` or `report`."""
+    from services.drift_monitor import evidently_tests  # noqa: PLC0415  # takes seconds; only this process pays
+
+    match question["ask"]:
+        case "warm":
+            return True
+        case "compare":
+            return [evidently_tests.compare(**asked) for asked in question["comparisons"]]
+        case "report":
+            return evidently_tests.render_report(question["comparisons"])
+        case unknown:
+            raise ValueError(f"no such question: {unknown!r}")
+
+
+if __name__ == "__main__":
+    main()

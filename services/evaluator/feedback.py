@@ -1,0 +1,50 @@
+"""Users' feedback as scores, so that it is charted and watched like any metric.
+
+Pure; called by `evaluating.py`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from servicekit.domain.score import Score, Unmeasured
+
+FEEDBACK_VERSION = "normalised-1"
+_LOWEST_RATING, _HIGHEST_RATING = 1.0, 5.0
+
+
+class FeedbackKind(StrEnum):
+    """What the user gave."""
+
+    RATING = "rating"
+    THUMBS = "thumbs"
+    CORRECTION = "correction"
+    LABEL = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One piece of feedback: `value` is 1..5 for a rating, -1 or 1 for thumbs, None where it has no number."""
+
+    feedback_id: str
+    request_id: str
+    kind: FeedbackKind
+    value: float | None
+
+
+def score_feedback(feedback: Feedback) -> Score:
+    """`feedback.<kind>` from 0 (worst) to 1 (best).
+
+    A rating is scaled linearly from 1..5, thumbs from -1..1; a correction says that the answer was wrong: 0.
+    Labels have no order and stay unmeasured.
+    """
+    metric = f"feedback.{feedback.kind.value}"
+    if feedback.kind is FeedbackKind.CORRECTION:
+        return Score.measured(metric, FEEDBACK_VERSION, 0.0)
+    if feedback.kind is FeedbackKind.LABEL or feedback.value is None:
+        return Score.missing(metric, FEEDBACK_VERSION, Unmeasured.NOT_NUMERIC)
+    if feedback.kind is FeedbackKind.RATING:
+        low, high = _LOWEST_RATING, _HIGHEST_RATING
+    else:
+        low, high = -1.0, 1.0
+    scaled = (feedback.value - low) / (high - low)
+    return Score.measured(metric, FEEDBACK_VERSION, min(1.0, max(0.0, scaled)))
