@@ -5,7 +5,7 @@ Pure; built by the generator, read by every engine adapter; bounds are checked w
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -128,7 +128,7 @@ class EngineRequest:
     messages: tuple[Message, ...]
     question: str
     context: tuple[ContextChunk, ...] = ()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     request_id: str = ""
 
 
@@ -136,5 +136,4 @@ def _check(name: str, value: float | None, holds: Callable[[float], bool], bound
     if value is None:
         return
     if not math.isfinite(value) or not holds(value):
-        field = f"sampling.{name}"
-        raise InvalidRequest(f"{field} must be {bounds}, got {value!r}", field=field)
+        raise InvalidRequest(f"sampling.{name} must be {bounds}, got {value!r}", field=f"sampling.{name}")
