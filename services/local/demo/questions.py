@@ -51,9 +51,7 @@ QUESTIONS = (
     _question("How are hexadecimal integer literals written?", "integers numbers"),
     _question("What does the prefix r do to a string literal?", "strings"),
     _question("Which loop does the break statement terminate?", "break"),
-    _question(
-        "What happens if a return statement leaves a try statement with a finally clause?", "return try compound"
-    ),
+    _question("What happens if return leaves a try statement with a finally clause?", "return try compound"),
     _question("What does an await expression do to a coroutine?", "await async types typesmethods specialnames"),
     _question("Where may async for and async with statements be used?", "async compound"),
     _question("How are private names in a class definition mangled?", "atom-identifiers id-classes"),
@@ -91,8 +89,8 @@ _SHIFTED_SUBJECTS = (
 )
 SHIFTED_QUESTIONS = tuple(
     f"Dear team, I am writing to you for the third time about {subject}, because nobody at the counter, on the "
-    f"telephone or in your online chat could tell me anything useful so far, and every colleague of yours promised that "
+    f"telephone or in your online chat could tell me anything useful, and every colleague of yours promised that "
     f"somebody would call me back within two days, which has of course never happened; could you please look into "
-    f"{subject} yourself, tell me what exactly went wrong this time, and let me know by when I may count on a solution?"
+    f"{subject} yourself, tell me what exactly went wrong, and let me know by when I may count on a solution?"
     for subject in _SHIFTED_SUBJECTS
 )
