@@ -1,6 +1,6 @@
 """The embedded broker: a Kafka that needs nothing but Python packages, in memory and for trying things.
 
-Run by the supervisor as `python -m services.local.broker --port N`; clients need only `127.0.0.1:N`.
+Run by the supervisor as `python -m services.local.broker --address-file PATH`, or by hand with `--port N`.
 
 The mock cluster binds to a port of its own choice. `--port` is a doorway: clients ask there for the cluster's
 metadata, learn the real address and talk to it directly. A broker that is started again at the same `--port`
@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from servicekit.events.topics import TOPICS, dead_letter_topic
@@ -84,22 +85,45 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def _serve(port: int) -> None:
+async def _serve(port: int, address_file: Path | None) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    async with run_broker(port=port) as addresses:
+    async with run_broker(port=port or _port_before(address_file)) as addresses:
+        if address_file is not None:
+            _write(address_file, addresses.bootstrap)
         sys.stdout.write(f"broker ready: bootstrap={addresses.bootstrap} broker={addresses.broker} ({WHAT_IT_LACKS})\n")
         sys.stdout.flush()
         await stopped.wait()
 
 
+def _port_before(address_file: Path | None) -> int:
+    """The port of the broker that wrote the file and is gone; 0 if there is none."""
+    if address_file is None or not address_file.exists():
+        return 0
+    _, _, port = address_file.read_text(encoding="ascii").strip().rpartition(":")
+    return int(port) if port.isdecimal() else 0
+
+
+def _write(address_file: Path, address: str) -> None:
+    """Write at once, so that a reader sees all of it or nothing."""
+    draft = address_file.with_suffix(".new")
+    draft.write_text(address + "\n", encoding="ascii")
+    draft.replace(address_file)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m services.local.broker", description=__doc__)
-    parser.add_argument("--port", type=int, default=9092, help="where clients bootstrap; 0: any free port")
-    asyncio.run(_serve(parser.parse_args(arguments).port))
+    parser.add_argument("--port", type=int, default=0, help="where clients bootstrap; 0: any free port")
+    parser.add_argument(
+        "--address-file",
+        type=Path,
+        help="written with the bootstrap address once clients may come; a port found there is taken again",
+    )
+    given = parser.parse_args(arguments)
+    asyncio.run(_serve(given.port, given.address_file))
 
 
 if __name__ == "__main__":
