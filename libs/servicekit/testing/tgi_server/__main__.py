@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -26,6 +27,13 @@ async def serve(dials: Dials, *, host: str, port: int) -> None:
         await stop.wait()
 
 
+def _reader(default: object) -> Callable[[str], Any]:
+    """How a flag's text becomes the dial's type."""
+    if isinstance(default, bool):
+        return lambda text: text.lower() in {"1", "true", "yes"}
+    return type(default)
+
+
 def main() -> None:
     """Read the flags and serve."""
     parser = argparse.ArgumentParser(prog="python -m servicekit.testing.tgi_server", description=__doc__)
@@ -34,7 +42,7 @@ def main() -> None:
     defaults = Dials()
     for dial in fields(Dials):
         value: Any = getattr(defaults, dial.name)
-        parser.add_argument(f"--{dial.name.replace('_', '-')}", type=type(value), default=value)
+        parser.add_argument(f"--{dial.name.replace('_', '-')}", type=_reader(value), default=value)
     flags = vars(parser.parse_args())
     host, port = flags.pop("host"), flags.pop("port")
     asyncio.run(serve(Dials(**flags), host=host, port=port))

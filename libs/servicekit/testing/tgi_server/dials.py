@@ -30,7 +30,8 @@ class Dials:
     """Speed, limits and faults.
 
     `tokens_per_s` 0 means as fast as it goes; `output_tokens` repeats the answer up to that many tokens;
-    `fault_requests` is how many requests the fault hits, -1 all of them.
+    `report_usage` is whether the chat route reports usage; `fault_requests` is how many requests the fault
+    hits, -1 all of them.
     """
 
     model: str = "contract/tgi"
@@ -42,6 +43,7 @@ class Dials:
     max_concurrent_requests: int = 512
     max_input_tokens: int = 4_095
     max_total_tokens: int = 4_096
+    report_usage: bool = True
     fault: Fault = Fault.NONE
     fault_after_tokens: int = 0
     fault_requests: int = -1

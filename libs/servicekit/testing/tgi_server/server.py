@@ -5,7 +5,7 @@ Used by tests and benches in place of a GPU; generates a set answer instead of r
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -26,8 +26,12 @@ class TgiServer:
         self.dials = dials
         self.counts = Counts()
         self.url = ""
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.last_path = ""
         self.last_body: dict[str, Any] = {}
+        self.last_headers: Mapping[str, str] = {}
+        self.connections_made = 0
 
     def turn(self, **dials: Any) -> Self:
         """Replace some of the dials."""
@@ -35,6 +39,10 @@ class TgiServer:
             dials["fault"] = Fault(dials["fault"])
         self.dials = replace(self.dials, **dials)
         return self
+
+    async def idle(self) -> None:
+        """Return once no generation is open, cancelled ones included."""
+        await self._idle.wait()
 
     async def handle(self, request: Request, response: Response) -> None:
         """Answer one request."""
@@ -100,7 +108,7 @@ class TgiServer:
                 raise
             await self._refuse_in_stream(response, ChatFormat(self.dials, _NOTHING), refusal)
             return
-        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        include_usage = self.dials.report_usage and bool((body.get("stream_options") or {}).get("include_usage"))
         frames = ChatFormat(self.dials, planned, include_usage=include_usage)
         if streamed:
             await self._stream(response, planned, frames, fault)
@@ -136,7 +144,7 @@ class TgiServer:
         response.end_stream()
 
     def _read_body(self, request: Request) -> dict[str, Any]:
-        self.last_path, self.last_body = request.path, _body(request)
+        self.last_path, self.last_headers, self.last_body = request.path, request.headers, _body(request)
         return self.last_body
 
     def _take_fault(self) -> Fault:
@@ -157,6 +165,7 @@ class TgiServer:
         outcome = _Outcome()
         self.counts.generations += 1
         self.counts.open += 1
+        self._idle.clear()
         self.counts.input_tokens += planned.input_tokens
         try:
             yield outcome
@@ -168,6 +177,8 @@ class TgiServer:
             self.counts.failed += not outcome.complete
         finally:
             self.counts.open -= 1
+            if self.counts.open == 0:
+                self._idle.set()
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -213,7 +224,12 @@ async def open_tgi_server(
     state = TgiServer(dials or Dials())
     connections: set[Connection] = set()
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(lambda: Connection(state.handle, connections), host, port)
+
+    def connect() -> Connection:
+        state.connections_made += 1
+        return Connection(state.handle, connections)
+
+    listener = await loop.create_server(connect, host, port)
     state.url = f"http://{host}:{listener.sockets[0].getsockname()[1]}"
     try:
         yield state

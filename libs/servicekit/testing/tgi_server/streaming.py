@@ -12,9 +12,7 @@ from servicekit.testing.tgi_server.generation import Plan, Refusal, invalid
 from servicekit.testing.tgi_server.wire import Response
 
 OVERLOADED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", "Model is overloaded")
-FAILED = Refusal(
-    HTTPStatus.FAILED_DEPENDENCY, "generation", "Request failed during generation: out of memory"
-)
+FAILED = Refusal(HTTPStatus.FAILED_DEPENDENCY, "generation", "Request failed during generation: out of memory")
 UNAVAILABLE = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "healthcheck", "Not healthy")
 
 
@@ -28,9 +26,7 @@ def refuse_at_start(fault: Fault) -> None:
         raise UNAVAILABLE
 
 
-async def stream(
-    response: Response, plan: Plan, frames: Format, *, dials: Dials, fault: Fault, counts: Counts
-) -> bool:
+async def stream(response: Response, plan: Plan, frames: Format, *, dials: Dials, fault: Fault, counts: Counts) -> bool:
     """Send the generation as a stream; True if it was sent to its end."""
     for index, piece in enumerate(plan.pieces, start=1):
         if index > dials.fault_after_tokens and not await _fail(response, frames, fault):

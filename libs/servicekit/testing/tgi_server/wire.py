@@ -150,9 +150,7 @@ def _take_request(buffer: bytearray) -> Request | None:
         return None
     lines = buffer[:head_end].decode("latin-1").split("\r\n")
     method, target, _ = lines[0].split(" ", 2)
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (s.partition(":") for s in lines[1:])
-    }
+    headers = {name.strip().lower(): value.strip() for name, _, value in (s.partition(":") for s in lines[1:])}
     length = int(headers.get("content-length", "0"))
     if not 0 <= length <= _MAX_BODY_BYTES or "transfer-encoding" in headers:
         raise ValueError("only bodies with a content-length are read")

@@ -1,0 +1,49 @@
+"""Turns what the `openai` package raises into Binnacle's errors. Used by `engine.py`."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import httpx2
+import openai
+
+from servicekit.adapters import engine_failures as failures
+from servicekit.errors import BinnacleError
+
+
+def to_error(address: str, error: Exception) -> BinnacleError:
+    """The error of the engine port for what the client raised."""
+    match error:
+        case openai.APIStatusError():
+            retry_after = error.response.headers.get("retry-after")
+            return failures.of_status(address, error.status_code, retry_after=retry_after, detail=_detail(error.body))
+        case openai.APITimeoutError():
+            connecting = isinstance(error.__cause__, httpx2.ConnectTimeout)
+            return failures.unreachable(address) if connecting else failures.timed_out(address)
+        case openai.APIConnectionError():
+            connecting = isinstance(error.__cause__, httpx2.ConnectError)
+            return failures.unreachable(address) if connecting else failures.stream_cut(address)
+        case openai.APIError():
+            return _of_frame(address, error)
+        case httpx2.TransportError():
+            return failures.stream_cut(address)
+        case _:
+            return failures.nonsense(address)
+
+
+def _of_frame(address: str, error: openai.APIError) -> BinnacleError:
+    """For an error inside a stream, which names its status in various ways, if at all."""
+    body: Mapping[str, Any] = error.body if isinstance(error.body, Mapping) else {}
+    text = str(body.get("message") or error.message).lower()
+    if "overloaded" in text or str(body.get("code")) == str(HTTPStatus.TOO_MANY_REQUESTS.value):
+        return failures.overloaded(address)
+    if "validation error" in text or body.get("type") == "invalid_request_error":
+        return failures.refused(address, text)
+    return failures.failed(address)
+
+
+def _detail(body: object) -> str:
+    if not isinstance(body, Mapping):
+        return ""
+    nested = body.get("error", body)
+    return str(nested.get("message", "") if isinstance(nested, Mapping) else nested)

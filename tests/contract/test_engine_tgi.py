@@ -1,0 +1,120 @@
+"""The TGI engine keeps the contract of its port, and TGI's own rules."""
+
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from servicekit.adapters.registry import open_engine
+from servicekit.domain.prompt import Sampling
+from servicekit.errors import InvalidRequest, Overloaded
+from servicekit.ports.engine import Engine
+from servicekit.testing.conformance.engine import RemoteEngineConformance, collect, harbour_request, text_of
+from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TgiServer]:
+    """A contract server."""
+    async with open_tgi_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def engine(server: TgiServer) -> AsyncIterator[Engine]:
+    """An engine on the contract server."""
+    async with open_engine(server.url.replace("http", "tgi")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def lost_engine() -> AsyncIterator[Engine]:
+    """An engine on a port where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        async with open_engine(f"tgi://127.0.0.1:{probe.getsockname()[1]}") as opened:
+            yield opened
+
+
+class TestTgiEngine(RemoteEngineConformance):
+    """All of the port's contract."""
+
+
+async def test_posts_to_the_base_path(engine: Engine, server: TgiServer) -> None:
+    """The client streams from `/`, TGI's compatibility route."""
+    await collect(engine, harbour_request())
+    assert server.last_path == "/"
+    assert server.last_body["stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sent"),
+    [
+        (Sampling(temperature=0, top_p=0.9, top_k=40), {"do_sample": False}),
+        (Sampling(temperature=0.7, top_p=1.0), {"do_sample": True, "temperature": 0.7}),
+        (
+            Sampling(temperature=0.7, top_p=0.5, top_k=3),
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.5, "top_k": 3},
+        ),
+    ],
+)
+async def test_greedy_sends_no_sampling_settings(
+    engine: Engine, server: TgiServer, sampling: Sampling, sent: dict[str, object]
+) -> None:
+    """A temperature of 0 is said as TGI says it, so that it neither refuses nor samples."""
+    assert text_of(await collect(engine, harbour_request(sampling)))
+    parameters = server.last_body["parameters"]
+    names = ("do_sample", "temperature", "top_p", "top_k")
+    assert {name: parameters[name] for name in names if parameters.get(name) is not None} == sent
+
+
+async def test_presence_penalty_is_refused_by_name(engine: Engine, server: TgiServer) -> None:
+    """A setting the engine cannot honour is refused, not dropped."""
+    with pytest.raises(InvalidRequest) as raised:
+        await collect(engine, harbour_request(Sampling(presence_penalty=1)))
+    assert raised.value.field == "sampling.presence_penalty"
+    assert server.counts.requests == 0
+
+
+async def test_too_many_requests_is_overloaded(engine: Engine, server: TgiServer) -> None:
+    """A node at its limit of concurrent requests is overloaded."""
+    server.turn(max_concurrent_requests=0)
+    with pytest.raises(Overloaded):
+        await collect(engine, harbour_request())
+
+
+async def test_prompt_past_the_window_is_refused(engine: Engine, server: TgiServer) -> None:
+    """What TGI finds too long is an invalid request that says why."""
+    server.turn(max_input_tokens=5)
+    with pytest.raises(InvalidRequest, match="less than 5 tokens"):
+        await collect(engine, harbour_request())
+
+
+async def test_counts_are_the_tokenizers(engine: Engine) -> None:
+    """Counting asks the node's tokenizer."""
+    count = await engine.count_tokens("one two, three")
+    assert (count.tokens, count.estimated) == (4, False)
+
+
+async def test_machine_token_is_not_sent(server: TgiServer, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hugging Face token of the machine stays on it; a key of ours is sent."""
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_machine")
+    await collect(engine, harbour_request())
+    assert "authorization" not in server.last_headers
+    async with open_engine(server.url.replace("http", "tgi"), api_key="ours") as keyed:
+        await collect(keyed, harbour_request())
+    assert server.last_headers["authorization"] == "Bearer ours"
+
+
+async def test_connections_are_reused(engine: Engine, server: TgiServer) -> None:
+    """Answers read to their end leave the connection to the next."""
+    for _ in range(5):
+        await collect(engine, harbour_request())
+    assert server.connections_made == 1
+
+
+@pytest.mark.parametrize("url", ["tgi://", "tgi://u:p@h:1", "tgi://h:1?colour=red", "tgi://h:1?template=x"])
+async def test_bad_urls_are_refused(url: str) -> None:
+    """A URL without a host, with credentials or with unknown options is refused."""
+    with pytest.raises(InvalidRequest):
+        async with open_engine(url):
+            pass
