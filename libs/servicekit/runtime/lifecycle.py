@@ -1,0 +1,253 @@
+"""Brings a service up and takes it down, in one fixed order, every wait bounded.
+
+Up: settings → adapters → gRPC with health NOT_SERVING → consumers → readiness pings → SERVING.
+Down: NOT_SERVING → short drain → consumers stop → gRPC and HTTP stop → tasks → drain hooks → adapters in reverse.
+Driven by `runtime.service.run`, and by `testing.in_process` in tests.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic
+
+import structlog
+
+from servicekit.domain.identity import new_identity
+from servicekit.errors import BinnacleError
+from servicekit.ports.clock import Clock, SystemClock
+from servicekit.rpc.auth import Authenticator, JwtTrust
+from servicekit.rpc.call import RpcPolicy
+from servicekit.rpc.interceptor import CallInterceptor
+from servicekit.rpc.keyfiles import load_private_key
+from servicekit.rpc.server import RpcServer
+from servicekit.rpc.tokens import TokenMinter
+from servicekit.runtime.declaration import Service
+from servicekit.runtime.readiness import Readiness
+from servicekit.runtime.settings import ServiceSettings, SettingsT
+from servicekit.runtime.stack import Stack
+from servicekit.runtime.status_http import StatusServer
+
+if TYPE_CHECKING:  # uvicorn is no dependency of most services
+    from servicekit.runtime.http_server import HttpServer
+
+STEP_S = 15.0
+
+Build = Callable[[SettingsT, Stack], Awaitable[Service]]
+
+log = structlog.get_logger()
+
+
+class Lifecycle(Generic[SettingsT]):
+    """One service of this process. `up` once, then `down` once, whatever `up` came to."""
+
+    def __init__(
+        self, settings: SettingsT, build: Build[SettingsT], *, tasks: asyncio.TaskGroup, clock: Clock | None = None
+    ) -> None:
+        self.settings = settings
+        self.stopping = asyncio.Event()
+        self.failure: BaseException | None = None
+        self.port = self.metrics_port = self.http_port = 0
+        self.readiness: Readiness | None = None
+        self.stack = make_stack(settings, clock or SystemClock())
+        self._build = build
+        self._tasks = tasks
+        self._running: list[asyncio.Task[None]] = []
+        self._service: Service | None = None
+        self._server: RpcServer | None = None
+        self._status: StatusServer | None = None
+        self._http: HttpServer | None = None
+
+    async def up(self) -> None:
+        """Start everything; on return the ports are open and readiness is being watched."""
+        self._service = await self._build(self.settings, self.stack)
+        await self._start_rpc(self._service)
+        if self._service.http is not None:
+            await self._start_http(self._service)
+        await self._start_consumers(self._service)
+        for task in self._service.tasks:
+            self._spawn(task.name, task.run)
+        self._spawn("readiness", self._watch_readiness)
+
+    async def down(self) -> None:
+        """Stop everything in order; a step that fails or hangs is logged, and the next one still runs."""
+        settings = self.settings
+        if self.readiness is not None:
+            await self._step("leave", self.readiness.leave())
+            await asyncio.sleep(settings.drain_s)
+        if self._service is not None and self._service.bus is not None:
+            await self._step("consumers", self._service.bus.stop_consuming(), bound_s=STEP_S)
+        if self._server is not None:
+            await self._step("servers", self._stop_servers(self._server), bound_s=settings.grace_s + STEP_S)
+        await self._cancel_tasks()
+        for hook in self._service.drain if self._service else ():
+            await self._step("drain", hook())
+        if self._status is not None:
+            await self._step("status", self._status.stop())
+        await self.stack.close()
+
+    async def _start_rpc(self, service: Service) -> None:
+        settings = self.settings
+        interceptor = CallInterceptor(_policy(settings, service, self.stack.authenticator))
+        self._server = RpcServer(
+            interceptor=interceptor,
+            max_message_bytes=settings.max_message_bytes,
+            max_concurrent_rpcs=settings.max_concurrent_rpcs,
+        )
+        for rpc in service.rpc_services:
+            rpc.add_to_server(self._server.server)
+        self.port = await self._server.start(
+            f"{settings.host}:{settings.port}", names=[rpc.name for rpc in service.rpc_services]
+        )
+        self.readiness = Readiness(
+            self._server,
+            self.stack.dependencies,
+            interval_s=settings.readiness_interval_s,
+            timeout_s=settings.readiness_timeout_s,
+        )
+        readiness = self.readiness
+        self._status = StatusServer(readiness.report, ready=lambda: readiness.ready)
+        self.metrics_port = await self._status.start(settings.host, settings.chosen_metrics_port)
+
+    async def _start_http(self, service: Service) -> None:
+        from servicekit.runtime.http_server import HttpServer  # noqa: PLC0415  # uvicorn comes with the gateway
+
+        assert service.http is not None
+        self._http = HttpServer(service.http, grace_s=self.settings.grace_s)
+        self.http_port = self._http.bind()
+        self._spawn("http", self._http.serve)
+
+    async def _start_consumers(self, service: Service) -> None:
+        if service.bus is None or not service.subscriptions:
+            return
+        for subscription in service.subscriptions:
+            service.bus.subscribe(subscription)
+        await service.bus.start_consuming()
+
+    async def _watch_readiness(self) -> None:
+        assert self.readiness is not None
+        watching = asyncio.ensure_future(self.readiness.watch())
+        try:
+            waiting = asyncio.ensure_future(self.readiness.first_ready.wait())
+            await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not watching.done():
+                self._log_ready()
+            await watching
+        finally:
+            watching.cancel()
+
+    def _log_ready(self) -> None:
+        fields = {"http_port": self.http_port} if self.http_port else {}
+        log.info(
+            "service.ready",
+            host=self.settings.host,
+            port=self.port,
+            metrics_port=self.metrics_port,
+            producer=self.stack.identity.producer,
+            accepts=self.stack.authenticator.accepts,
+            **fields,
+        )
+
+    async def _stop_servers(self, server: RpcServer) -> None:
+        stops = [server.stop(self.settings.grace_s)]
+        if self._http is not None:
+            stops.append(self._http.stop())
+        await asyncio.gather(*stops)
+
+    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._running.append(self._tasks.create_task(self._supervised(name, run), name=name))
+
+    async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a task; one that raises takes the service down in order, to be started afresh from outside."""
+        try:
+            await run()
+        except Exception as exc:
+            log.exception("task.failed", task=name)
+            self.failure = exc
+            self.stopping.set()
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            _, pending = await asyncio.wait(self._running, timeout=STEP_S)
+            for task in pending:
+                log.error("task.does_not_end", task=task.get_name())
+
+    async def _step(self, name: str, work: Awaitable[None], *, bound_s: float = STEP_S) -> None:
+        try:
+            async with asyncio.timeout(bound_s):
+                await work
+        except Exception:
+            log.exception("shutdown.step_failed", step=name)
+
+
+def make_stack(settings: ServiceSettings, clock: Clock) -> Stack:
+    """The stack that `build` gets: who this process is, whom it believes, how it signs.
+
+    Raises:
+        InvalidRequest: a key file is missing or unusable.
+    """
+    name = settings.service_name()
+    trust = None
+    if settings.jwt_issuer is not None:
+        trust = JwtTrust(
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            public_key_file=settings.jwt_public_key_file,
+            jwks_file=settings.jwt_jwks_file,
+            tenant_claim=settings.jwt_tenant_claim,
+        )
+    authenticator = Authenticator(
+        audience=name,
+        api_keys_file=settings.api_keys_file,
+        token_public_key_file=settings.token_public_key_file,
+        jwt_trust=trust,
+        clock=clock,
+    )
+    key_file = settings.token_private_key_file
+    minter = None if key_file is None else TokenMinter(load_private_key(key_file), clock=clock)
+    identity = new_identity(name, start_time=clock.now())
+    return Stack(identity=identity, clock=clock, authenticator=authenticator, minter=minter)
+
+
+def _policy(settings: ServiceSettings, service: Service, authenticator: Authenticator) -> RpcPolicy:
+    scopes = {rpc.path_of(method): scope for rpc in service.rpc_services for method, scope in rpc.scopes.items()}
+    long_lived = frozenset(rpc.path_of(method) for rpc in service.rpc_services for method in rpc.long_lived)
+    return RpcPolicy(
+        service=service.name,
+        authenticator=authenticator,
+        scopes=scopes,
+        long_lived=long_lived,
+        max_deadline_s=settings.max_deadline_s,
+        slow_reader_s=settings.slow_reader_s,
+    )
+
+
+async def serve(settings: SettingsT, build: Build[SettingsT], *, stopping: asyncio.Event) -> bool:
+    """Run a service until `stopping` is set or it fails; returns whether it ended well."""
+    async with asyncio.TaskGroup() as tasks:
+        lifecycle = Lifecycle(settings, build, tasks=tasks)
+        lifecycle.stopping = stopping
+        starting = tasks.create_task(_start(lifecycle))
+        await stopping.wait()
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+        log.info("service.stopping")
+        await lifecycle.down()
+    if lifecycle.failure is not None:
+        return False
+    log.info("service.stopped")
+    return True
+
+
+async def _start(lifecycle: Lifecycle[SettingsT]) -> None:
+    try:
+        await lifecycle.up()
+    except Exception as exc:
+        if isinstance(exc, BinnacleError):
+            log.error("service.start_failed", error=exc.message, reason=exc.reason)  # noqa: TRY400  # it says it all
+        else:
+            log.exception("service.start_failed")
+        lifecycle.failure = exc
+        lifecycle.stopping.set()
