@@ -1,0 +1,168 @@
+"""The services that the gateway asks, as Protocols, and what they give back.
+
+Pure; implemented over gRPC by `clients.py`, by fakes in tests. Every method may raise BackendUnavailable,
+BackendTimeout, Overloaded or InvalidRequest; `timeout_s` bounds the call.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from servicekit.domain.generation import Attempt, Cost, Degradation, FinishReason, TokenEvent, Usage
+from servicekit.domain.prompt import Message, PromptRef, Sampling
+from servicekit.domain.verdict import Action, Span, Verdict
+
+from services.gateway.question import RetrievalMode, SealedFilter
+
+NO_USAGE = Usage()
+NO_COST = Cost(0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundChunk:
+    """A retrieved chunk: what the gateway reads of it; `sealed` is the retriever's message, passed on as it came."""
+
+    chunk_id: str
+    document_id: str
+    revision: int
+    content_hash: str
+    rank: int
+    score: float
+    text: str = ""
+    sealed: object = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Chunks best first, and what was searched with which model."""
+
+    chunks: tuple[FoundChunk, ...]
+    corpus_version: int
+    embedding_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a guardrail decided about one text; `text` is what to go on with, empty when blocked."""
+
+    action: Action
+    text: str
+    verdicts: tuple[Verdict, ...] = ()
+    policy_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckContext:
+    """What a judgement is part of."""
+
+    request_id: str = ""
+    conversation_id: str = ""
+    route: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCitation:
+    """A marker at `span` of the answer, and the piece of a document it points to."""
+
+    marker: str
+    span: Span
+    chunk_id: str
+    document_id: str
+    revision: int
+    content_hash: str
+    source_span: Span
+    title: str
+    source_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What the generator is asked."""
+
+    request_id: str
+    question: str
+    chunks: tuple[FoundChunk, ...]
+    history: tuple[Message, ...]
+    model: str
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The end of a generation: its provenance, usage and cost over all attempts."""
+
+    citations: tuple[AnswerCitation, ...] = ()
+    usage: Usage = NO_USAGE
+    cost: Cost = NO_COST
+    finish_reason: FinishReason = FinishReason.STOP
+    attempts: tuple[Attempt, ...] = ()
+    prompt: PromptRef | None = None
+    packed_chunk_ids: frozenset[str] = frozenset()
+    degradations: tuple[Degradation, ...] = ()
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAlias:
+    """A model that can be asked for."""
+
+    alias: str
+    model: str
+    context_window_tokens: int
+    available: bool
+
+
+class Guard(Protocol):
+    """Judges texts by the tenant's policy."""
+
+    async def check_input(self, text: str, *, context: CheckContext, timeout_s: float) -> Judgement:
+        """Judge what an end user typed."""
+        ...
+
+    async def check_retrieved(
+        self, chunks: Sequence[FoundChunk], *, context: CheckContext, timeout_s: float
+    ) -> Sequence[Judgement]:
+        """Judge chunks, one judgement for each in order; `text` is the chunk's unless redacted."""
+        ...
+
+    async def check_output(
+        self,
+        text: str,
+        *,
+        piece: int,
+        final: bool,
+        chunk_texts: Sequence[str],
+        context: CheckContext,
+        timeout_s: float,
+    ) -> Judgement:
+        """Judge piece number `piece` (from 0) of an answer; `final` marks the last."""
+        ...
+
+
+class Retriever(Protocol):
+    """Finds chunks."""
+
+    async def search(
+        self,
+        query: str,
+        *,
+        top_k: int,
+        mode: RetrievalMode,
+        where: SealedFilter | None,
+        speculative: bool,
+        timeout_s: float,
+    ) -> SearchResult:
+        """Chunks for the query; a speculative search leaves no trace of it."""
+        ...
+
+
+class Generator(Protocol):
+    """Drives the engines."""
+
+    def generate(self, request: GenerationRequest, *, timeout_s: float) -> AsyncGenerator[TokenEvent | Generated, None]:
+        """Tokens, then exactly one Generated; closing the generator cancels the generation."""
+        ...
+
+    async def list_models(self, *, timeout_s: float) -> Sequence[ModelAlias]:
+        """The aliases that can be asked for, by name."""
+        ...
