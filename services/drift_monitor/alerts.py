@@ -154,9 +154,7 @@ class AlertBook:
             return None
         if window.start_time <= newest.current_window.end_time:
             return None
-        return self._change(
-            newest, state=AlertState.RESOLVED, latest_window=_summary_of(window, finding.current)
-        )
+        return self._change(newest, state=AlertState.RESOLVED, latest_window=_summary_of(window, finding.current))
 
     def acknowledge(self, identity: str, *, tenant: str, by: str, note: str) -> Alert:
         """Say that somebody looks after it; repeating the same changes nothing.
@@ -177,15 +175,11 @@ class AlertBook:
     def of_tenant(self, tenant: str, *, after_cursor: int = 0) -> Sequence[Alert]:
         """The tenant's alerts that changed behind the cursor, the oldest change first."""
         found = [
-            alert
-            for alert in self._by_id.values()
-            if alert.segment.tenant == tenant and alert.cursor > after_cursor
+            alert for alert in self._by_id.values() if alert.segment.tenant == tenant and alert.cursor > after_cursor
         ]
         return sorted(found, key=lambda alert: alert.cursor)
 
-    def _fire(
-        self, identity: str, segment: Segment, window: Window, reference: Window, finding: Finding
-    ) -> Alert:
+    def _fire(self, identity: str, segment: Segment, window: Window, reference: Window, finding: Finding) -> Alert:
         now = self._clock.now()
         current = _summary_of(window, finding.current)
         alert = Alert(

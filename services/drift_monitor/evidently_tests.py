@@ -56,9 +56,7 @@ def render_report(comparisons: Sequence[Mapping[str, Any]]) -> str:
         numerical_columns=[name for name in names if name not in binary], categorical_columns=binary
     )
     metrics: list[Metric] = [
-        ValueDrift(
-            column=str(asked["signal"]), method=str(asked["test"]), threshold=float(asked["threshold"])
-        )
+        ValueDrift(column=str(asked["signal"]), method=str(asked["test"]), threshold=float(asked["threshold"]))
         for asked in comparisons
     ]
     with warnings.catch_warnings():
@@ -72,6 +70,4 @@ def render_report(comparisons: Sequence[Mapping[str, Any]]) -> str:
 
 def _frame(comparisons: Sequence[Mapping[str, Any]], side: str) -> pd.DataFrame:
     """One column per signal; requests without a value are not in the lists, so columns differ in length."""
-    return pd.DataFrame(
-        {str(asked["signal"]): pd.Series(asked[side], dtype=float) for asked in comparisons}
-    )
+    return pd.DataFrame({str(asked["signal"]): pd.Series(asked[side], dtype=float) for asked in comparisons})

@@ -74,9 +74,11 @@ class AlertFeed:
     async def follow(
         self, book: AlertBook, interest: Interest, *, after_cursor: int, heartbeat_s: float
     ) -> AsyncIterator[FeedEvent]:
-        """Endless. First every open alert, and with an `after_cursor` also those that changed behind it, by
-        cursor; then `Synchronized`; then changes as they come, and a heartbeat after each silent
-        `heartbeat_s`. The events' cursors never fall. What is open is repeated after a restoration.
+        """What is open now, then each change; endless.
+
+        First every open alert, and with an `after_cursor` also those that changed behind it, by cursor; then
+        `Synchronized`; then changes as they come, and a heartbeat after each silent `heartbeat_s`. The events'
+        cursors never fall. What is open is repeated after a restoration.
         """
         restorations = self._restorations
         cursor = max(0, after_cursor)

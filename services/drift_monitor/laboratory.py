@@ -45,9 +45,7 @@ class WorkerLaboratory:
         found = await self._ask({"ask": "compare", "comparisons": [_plain(asked) for asked in comparisons]})
         return tuple(Measured(p_value=p_value, effect=effect) for p_value, effect in found)
 
-    async def render_report(
-        self, comparisons: Sequence[Comparison], *, thresholds: Mapping[str, float]
-    ) -> bytes:
+    async def render_report(self, comparisons: Sequence[Comparison], *, thresholds: Mapping[str, float]) -> bytes:
         """An HTML page of its own; see the port.
 
         Raises:

@@ -35,9 +35,7 @@ class Report:
 class DriftMonitor:
     """One per process and event loop; every method but `judge_changed` and `report` is immediate."""
 
-    def __init__(
-        self, *, sizes: WindowSizes, strictness: Strictness, laboratory: Laboratory, book: AlertBook
-    ) -> None:
+    def __init__(self, *, sizes: WindowSizes, strictness: Strictness, laboratory: Laboratory, book: AlertBook) -> None:
         self._sizes = sizes
         self._strictness = strictness
         self._laboratory = laboratory

@@ -37,7 +37,8 @@ class Traffic:
     """The windows of every segment.
 
     Values that arrive before their interaction wait for it, at most `max_waiting` requests of them; values are
-    joined to the latest `max_joined` requests. At most `max_segments` segments are watched, further ones are counted in `refused_segments` and left out.
+    joined to the latest `max_joined` requests. At most `max_segments` segments are watched, further ones are
+    counted in `refused_segments` and left out.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class WindowSizes:
     kept: int = 2_000
 
     def __post_init__(self) -> None:
-        if not 2 <= self.min_size <= self.current_size:
+        if not 1 < self.min_size <= self.current_size:
             raise ValueError(f"min_size must be 2..current_size={self.current_size}, got {self.min_size}")
         if self.reference_size < self.min_size:
             raise ValueError(f"reference_size must be min_size={self.min_size} or more, got {self.reference_size}")

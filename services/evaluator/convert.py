@@ -46,8 +46,7 @@ def interaction_from(message: interaction_completed_pb2.InteractionCompleted, *,
             UsedChunk(chunk.content_hash, chunk.rank, chunk.chunk_id) for chunk in message.chunks if chunk.used
         ),
         citations=tuple(
-            CitedSpan(cited.answer_span.start, cited.answer_span.end, cited.content_hash)
-            for cited in message.citations
+            CitedSpan(cited.answer_span.start, cited.answer_span.end, cited.content_hash) for cited in message.citations
         ),
     )
     return Interaction(context, subject)
@@ -71,7 +70,6 @@ def evaluation_to(evaluation: Evaluation) -> evaluation_scored_pb2.EvaluationSco
     message = evaluation_scored_pb2.EvaluationScored(
         evaluation_id=evaluation.evaluation_id,
         request_id=context.request_id,
-        score_time=evaluation.score_time,
         tenant_id=context.tenant,
         metric=score.metric,
         metric_version=score.version,
@@ -82,6 +80,7 @@ def evaluation_to(evaluation: Evaluation) -> evaluation_scored_pb2.EvaluationSco
         prompt_version=context.prompt_version,
         feedback_id=evaluation.feedback_id,
     )
+    message.score_time.FromDatetime(evaluation.score_time)
     if score.value is not None:
         message.value = score.value
     if context.interaction_time is not None:

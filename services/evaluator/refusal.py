@@ -11,14 +11,16 @@ from services.evaluator.subject import Ending, Subject
 REFUSAL_VERSION = "phrases-1"
 ANSWER_LENGTH_VERSION = "words-1"
 
-# Openings by which models decline; anchored to the answer's first sentences so that a quoted refusal is none.
+# Openings by which models decline; anchored to the answer's first words so that a quoted refusal is none.
 _OPENING_CHARACTERS = 240
+_APOSTROPHE = "\u2019"
 _DECLINES = re.compile(
-    r"\b(?:i|we)(?:\s+am|['’]m|\s+are|['’]re)?\s+"
-    r"(?:(?:sorry|afraid)\b|unable\s+to\b|not\s+able\s+to\b|(?:can(?:not|['’]t)|can\s+not|could\s+not|couldn['’]t)\s+"
-    r"(?:answer|help|assist|find|provide|say|determine)\b|(?:do\s+not|don['’]t)\s+(?:know|have\s+(?:enough|any|the|that))\b)"
+    r"\b(?:i|we)(?:\s+am|'m|\s+are|'re)?\s+"
+    r"(?:(?:sorry|afraid)\b|unable\s+to\b|not\s+able\s+to\b"
+    r"|(?:cannot|can't|can\s+not|could\s+not|couldn't)\s+(?:answer|help|assist|find|provide|say|determine)\b"
+    r"|(?:do\s+not|don't)\s+(?:know|have\s+(?:enough|any|the|that))\b)"
     r"|\b(?:no|not\s+enough|insufficient)\s+(?:relevant\s+)?(?:information|context|sources|documents?)\b"
-    r"|\bthe\s+(?:context|sources?|documents?|passages?|chunks?)\s+(?:do(?:es)?\s+not|don['’]t|doesn['’]t)\s+"
+    r"|\bthe\s+(?:context|sources?|documents?|passages?|chunks?)\s+(?:do(?:es)?\s+not|don't|doesn't)\s+"
     r"(?:contain|mention|say|answer|provide|cover)\b",
     re.IGNORECASE,
 )
@@ -50,4 +52,4 @@ def score_answer_length(subject: Subject) -> Score:
 
 def declines(answer: str) -> bool:
     """True if the opening of the answer says that it will not or cannot answer."""
-    return _DECLINES.search(answer[:_OPENING_CHARACTERS]) is not None
+    return _DECLINES.search(answer[:_OPENING_CHARACTERS].replace(_APOSTROPHE, "'")) is not None

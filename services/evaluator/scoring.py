@@ -24,6 +24,4 @@ METRICS: Mapping[Metric, Callable[[Subject], Score]] = {
 
 def score_subject(subject: Subject, *, metrics: frozenset[Metric] | None = None) -> tuple[Score, ...]:
     """One score per metric in the order of `METRICS`; `metrics` chooses some, None takes all."""
-    return tuple(
-        score(subject) for metric, score in METRICS.items() if metrics is None or metric in metrics
-    )
+    return tuple(score(subject) for metric, score in METRICS.items() if metrics is None or metric in metrics)

@@ -57,9 +57,7 @@ class InProcessLaboratory:
             for asked in comparisons
         ]
 
-    async def render_report(
-        self, comparisons: Sequence[Comparison], *, thresholds: Mapping[str, float]
-    ) -> bytes:
+    async def render_report(self, comparisons: Sequence[Comparison], *, thresholds: Mapping[str, float]) -> bytes:
         """Not needed here."""
         raise NotImplementedError
 
@@ -153,9 +151,7 @@ def main() -> None:
     parser.add_argument("--min-effect", type=float, default=Strictness().min_effect)
     asked = parser.parse_args()
     started_s = time.monotonic()
-    found = asyncio.run(
-        measure(repeats=asked.repeats, seed=asked.seed, alpha=asked.alpha, min_effect=asked.min_effect)
-    )
+    found = asyncio.run(measure(repeats=asked.repeats, seed=asked.seed, alpha=asked.alpha, min_effect=asked.min_effect))
     print(json.dumps({**found, "seconds": round(time.monotonic() - started_s, 1)}))  # noqa: T201  # its result
 
 

@@ -26,43 +26,43 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5binnacle/drift_monitor/v1/drift_monitor_service.proto\x12\x19\x62innacle.drift_monitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x01\n\x06Window\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0c\n\x04mean\x18\x04 \x01(\x01\x12\x1a\n\x12standard_deviation\x18\x05 \x01(\x01\"\xb6\x04\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x11\n\talert_key\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.binnacle.drift_monitor.v1.AlertState\x12\x35\n\x08severity\x18\x04 \x01(\x0e\x32#.binnacle.drift_monitor.v1.Severity\x12\x0e\n\x06signal\x18\x05 \x01(\t\x12\x0f\n\x07segment\x18\x06 \x01(\t\x12;\n\x10reference_window\x18\x07 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\x12\x39\n\x0e\x63urrent_window\x18\x08 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\x12\x0c\n\x04test\x18\t \x01(\t\x12\x11\n\tstatistic\x18\n \x01(\x01\x12\x11\n\tthreshold\x18\x0b \x01(\x01\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x0c \x01(\x01\x12\x1b\n\x13\x65xample_request_ids\x18\r \x03(\t\x12\x0e\n\x06\x63ursor\x18\x0e \x01(\x03\x12-\n\tfire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61\x63knowledged_by\x18\x11 \x01(\t\x12\x18\n\x10\x61\x63knowledge_note\x18\x12 \x01(\t\"\xb1\x01\n\x16SubscribeAlertsRequest\x12\x14\n\x0c\x61\x66ter_cursor\x18\x01 \x01(\x03\x12\x39\n\x0cmin_severity\x18\x02 \x01(\x0e\x32#.binnacle.drift_monitor.v1.Severity\x12\x0f\n\x07signals\x18\x03 \x03(\t\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe1\x01\n\x17SubscribeAlertsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x03\x12\x31\n\x05\x61lert\x18\x02 \x01(\x0b\x32 .binnacle.drift_monitor.v1.AlertH\x00\x12\x39\n\theartbeat\x18\x03 \x01(\x0b\x32$.binnacle.drift_monitor.v1.HeartbeatH\x00\x12?\n\x0csynchronized\x18\x04 \x01(\x0b\x32\'.binnacle.drift_monitor.v1.SynchronizedH\x00\x42\x07\n\x05\x65vent\":\n\tHeartbeat\x12-\n\tsend_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x0cSynchronized\x12\x14\n\x0c\x66iring_count\x18\x01 \x01(\x05\"9\n\x17\x41\x63knowledgeAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"K\n\x18\x41\x63knowledgeAlertResponse\x12/\n\x05\x61lert\x18\x01 \x01(\x0b\x32 .binnacle.drift_monitor.v1.Alert\"p\n\x11ListAlertsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.binnacle.drift_monitor.v1.AlertState\"_\n\x12ListAlertsResponse\x12\x30\n\x06\x61lerts\x18\x01 \x03(\x0b\x32 .binnacle.drift_monitor.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x15GetDriftReportRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\"p\n\x16GetDriftReportResponse\x12\x0c\n\x04html\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x37\n\x07signals\x18\x03 \x03(\x0b\x32&.binnacle.drift_monitor.v1.SignalState\"\xda\x01\n\x0bSignalState\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x0c\n\x04test\x18\x02 \x01(\t\x12\x11\n\tstatistic\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x0f\n\x07\x64rifted\x18\x05 \x01(\x08\x12;\n\x10reference_window\x18\x06 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\x12\x39\n\x0e\x63urrent_window\x18\x07 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window*y\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x01\x12\x1c\n\x18\x41LERT_STATE_ACKNOWLEDGED\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03\x32\xf0\x03\n\x13\x44riftMonitorService\x12z\n\x0fSubscribeAlerts\x12\x31.binnacle.drift_monitor.v1.SubscribeAlertsRequest\x1a\x32.binnacle.drift_monitor.v1.SubscribeAlertsResponse0\x01\x12{\n\x10\x41\x63knowledgeAlert\x12\x32.binnacle.drift_monitor.v1.AcknowledgeAlertRequest\x1a\x33.binnacle.drift_monitor.v1.AcknowledgeAlertResponse\x12i\n\nListAlerts\x12,.binnacle.drift_monitor.v1.ListAlertsRequest\x1a-.binnacle.drift_monitor.v1.ListAlertsResponse\x12u\n\x0eGetDriftReport\x12\x30.binnacle.drift_monitor.v1.GetDriftReportRequest\x1a\x31.binnacle.drift_monitor.v1.GetDriftReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5binnacle/drift_monitor/v1/drift_monitor_service.proto\x12\x19\x62innacle.drift_monitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x01\n\x06Window\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0c\n\x04mean\x18\x04 \x01(\x01\x12\x1a\n\x12standard_deviation\x18\x05 \x01(\x01\"\xf0\x04\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x11\n\talert_key\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.binnacle.drift_monitor.v1.AlertState\x12\x35\n\x08severity\x18\x04 \x01(\x0e\x32#.binnacle.drift_monitor.v1.Severity\x12\x0e\n\x06signal\x18\x05 \x01(\t\x12\x0f\n\x07segment\x18\x06 \x01(\t\x12;\n\x10reference_window\x18\x07 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\x12\x39\n\x0e\x63urrent_window\x18\x08 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\x12\x0c\n\x04test\x18\t \x01(\t\x12\x11\n\tstatistic\x18\n \x01(\x01\x12\x11\n\tthreshold\x18\x0b \x01(\x01\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x0c \x01(\x01\x12\x1b\n\x13\x65xample_request_ids\x18\r \x03(\t\x12\x0e\n\x06\x63ursor\x18\x0e \x01(\x03\x12-\n\tfire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61\x63knowledged_by\x18\x11 \x01(\t\x12\x18\n\x10\x61\x63knowledge_note\x18\x12 \x01(\t\x12\x38\n\rlatest_window\x18\x13 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\"\xb1\x01\n\x16SubscribeAlertsRequest\x12\x14\n\x0c\x61\x66ter_cursor\x18\x01 \x01(\x03\x12\x39\n\x0cmin_severity\x18\x02 \x01(\x0e\x32#.binnacle.drift_monitor.v1.Severity\x12\x0f\n\x07signals\x18\x03 \x03(\t\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe1\x01\n\x17SubscribeAlertsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x03\x12\x31\n\x05\x61lert\x18\x02 \x01(\x0b\x32 .binnacle.drift_monitor.v1.AlertH\x00\x12\x39\n\theartbeat\x18\x03 \x01(\x0b\x32$.binnacle.drift_monitor.v1.HeartbeatH\x00\x12?\n\x0csynchronized\x18\x04 \x01(\x0b\x32\'.binnacle.drift_monitor.v1.SynchronizedH\x00\x42\x07\n\x05\x65vent\":\n\tHeartbeat\x12-\n\tsend_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x0cSynchronized\x12\x14\n\x0c\x66iring_count\x18\x01 \x01(\x05\"9\n\x17\x41\x63knowledgeAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"K\n\x18\x41\x63knowledgeAlertResponse\x12/\n\x05\x61lert\x18\x01 \x01(\x0b\x32 .binnacle.drift_monitor.v1.Alert\"p\n\x11ListAlertsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.binnacle.drift_monitor.v1.AlertState\"_\n\x12ListAlertsResponse\x12\x30\n\x06\x61lerts\x18\x01 \x03(\x0b\x32 .binnacle.drift_monitor.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x15GetDriftReportRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\"p\n\x16GetDriftReportResponse\x12\x0c\n\x04html\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x37\n\x07signals\x18\x03 \x03(\x0b\x32&.binnacle.drift_monitor.v1.SignalState\"\xda\x01\n\x0bSignalState\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x0c\n\x04test\x18\x02 \x01(\t\x12\x11\n\tstatistic\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x0f\n\x07\x64rifted\x18\x05 \x01(\x08\x12;\n\x10reference_window\x18\x06 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window\x12\x39\n\x0e\x63urrent_window\x18\x07 \x01(\x0b\x32!.binnacle.drift_monitor.v1.Window*y\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x01\x12\x1c\n\x18\x41LERT_STATE_ACKNOWLEDGED\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03\x32\xf0\x03\n\x13\x44riftMonitorService\x12z\n\x0fSubscribeAlerts\x12\x31.binnacle.drift_monitor.v1.SubscribeAlertsRequest\x1a\x32.binnacle.drift_monitor.v1.SubscribeAlertsResponse0\x01\x12{\n\x10\x41\x63knowledgeAlert\x12\x32.binnacle.drift_monitor.v1.AcknowledgeAlertRequest\x1a\x33.binnacle.drift_monitor.v1.AcknowledgeAlertResponse\x12i\n\nListAlerts\x12,.binnacle.drift_monitor.v1.ListAlertsRequest\x1a-.binnacle.drift_monitor.v1.ListAlertsResponse\x12u\n\x0eGetDriftReport\x12\x30.binnacle.drift_monitor.v1.GetDriftReportRequest\x1a\x31.binnacle.drift_monitor.v1.GetDriftReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'binnacle.drift_monitor.v1.drift_monitor_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALERTSTATE']._serialized_start=2110
-  _globals['_ALERTSTATE']._serialized_end=2231
-  _globals['_SEVERITY']._serialized_start=2233
-  _globals['_SEVERITY']._serialized_end=2333
+  _globals['_ALERTSTATE']._serialized_start=2168
+  _globals['_ALERTSTATE']._serialized_end=2289
+  _globals['_SEVERITY']._serialized_start=2291
+  _globals['_SEVERITY']._serialized_end=2391
   _globals['_WINDOW']._serialized_start=150
   _globals['_WINDOW']._serialized_end=309
   _globals['_ALERT']._serialized_start=312
-  _globals['_ALERT']._serialized_end=878
-  _globals['_SUBSCRIBEALERTSREQUEST']._serialized_start=881
-  _globals['_SUBSCRIBEALERTSREQUEST']._serialized_end=1058
-  _globals['_SUBSCRIBEALERTSRESPONSE']._serialized_start=1061
-  _globals['_SUBSCRIBEALERTSRESPONSE']._serialized_end=1286
-  _globals['_HEARTBEAT']._serialized_start=1288
-  _globals['_HEARTBEAT']._serialized_end=1346
-  _globals['_SYNCHRONIZED']._serialized_start=1348
-  _globals['_SYNCHRONIZED']._serialized_end=1384
-  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=1386
-  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=1443
-  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_start=1445
-  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_end=1520
-  _globals['_LISTALERTSREQUEST']._serialized_start=1522
-  _globals['_LISTALERTSREQUEST']._serialized_end=1634
-  _globals['_LISTALERTSRESPONSE']._serialized_start=1636
-  _globals['_LISTALERTSRESPONSE']._serialized_end=1731
-  _globals['_GETDRIFTREPORTREQUEST']._serialized_start=1733
-  _globals['_GETDRIFTREPORTREQUEST']._serialized_end=1773
-  _globals['_GETDRIFTREPORTRESPONSE']._serialized_start=1775
-  _globals['_GETDRIFTREPORTRESPONSE']._serialized_end=1887
-  _globals['_SIGNALSTATE']._serialized_start=1890
-  _globals['_SIGNALSTATE']._serialized_end=2108
-  _globals['_DRIFTMONITORSERVICE']._serialized_start=2336
-  _globals['_DRIFTMONITORSERVICE']._serialized_end=2832
+  _globals['_ALERT']._serialized_end=936
+  _globals['_SUBSCRIBEALERTSREQUEST']._serialized_start=939
+  _globals['_SUBSCRIBEALERTSREQUEST']._serialized_end=1116
+  _globals['_SUBSCRIBEALERTSRESPONSE']._serialized_start=1119
+  _globals['_SUBSCRIBEALERTSRESPONSE']._serialized_end=1344
+  _globals['_HEARTBEAT']._serialized_start=1346
+  _globals['_HEARTBEAT']._serialized_end=1404
+  _globals['_SYNCHRONIZED']._serialized_start=1406
+  _globals['_SYNCHRONIZED']._serialized_end=1442
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=1444
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=1501
+  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_start=1503
+  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_end=1578
+  _globals['_LISTALERTSREQUEST']._serialized_start=1580
+  _globals['_LISTALERTSREQUEST']._serialized_end=1692
+  _globals['_LISTALERTSRESPONSE']._serialized_start=1694
+  _globals['_LISTALERTSRESPONSE']._serialized_end=1789
+  _globals['_GETDRIFTREPORTREQUEST']._serialized_start=1791
+  _globals['_GETDRIFTREPORTREQUEST']._serialized_end=1831
+  _globals['_GETDRIFTREPORTRESPONSE']._serialized_start=1833
+  _globals['_GETDRIFTREPORTRESPONSE']._serialized_end=1945
+  _globals['_SIGNALSTATE']._serialized_start=1948
+  _globals['_SIGNALSTATE']._serialized_end=2166
+  _globals['_DRIFTMONITORSERVICE']._serialized_start=2394
+  _globals['_DRIFTMONITORSERVICE']._serialized_end=2890
 # @@protoc_insertion_point(module_scope)

@@ -143,6 +143,7 @@ class Alert(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_NOTE_FIELD_NUMBER: _builtins.int
+    LATEST_WINDOW_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Derived from signal, segment and window: the same drift has the same id after a restart."""
     alert_key: _builtins.str
@@ -189,6 +190,10 @@ class Alert(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def latest_window(self) -> Global___Window:
+        """The newest window judged by the time of the change; of a resolved alert, the one that shows the signal to be back."""
+
     def __init__(
         self,
         *,
@@ -210,10 +215,11 @@ class Alert(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         acknowledged_by: _builtins.str = ...,
         acknowledge_note: _builtins.str = ...,
+        latest_window: Global___Window | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["current_window", b"current_window", "fire_time", b"fire_time", "reference_window", b"reference_window", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current_window", b"current_window", "fire_time", b"fire_time", "latest_window", b"latest_window", "reference_window", b"reference_window", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_note", b"acknowledge_note", "acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "alert_key", b"alert_key", "current_window", b"current_window", "cursor", b"cursor", "effect", b"effect", "example_request_ids", b"example_request_ids", "fire_time", b"fire_time", "reference_window", b"reference_window", "segment", b"segment", "severity", b"severity", "signal", b"signal", "state", b"state", "statistic", b"statistic", "test", b"test", "threshold", b"threshold", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_note", b"acknowledge_note", "acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "alert_key", b"alert_key", "current_window", b"current_window", "cursor", b"cursor", "effect", b"effect", "example_request_ids", b"example_request_ids", "fire_time", b"fire_time", "latest_window", b"latest_window", "reference_window", b"reference_window", "segment", b"segment", "severity", b"severity", "signal", b"signal", "state", b"state", "statistic", b"statistic", "test", b"test", "threshold", b"threshold", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
