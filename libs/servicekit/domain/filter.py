@@ -1,8 +1,8 @@
 """Conditions on metadata: a small typed tree, checked against what is known, and its meaning.
 
-Pure; read from requests by the retriever, evaluated here by the memory store, translated by every other store.
+Pure; read from requests by the retriever, evaluated here by the memory store, translated by other stores.
 
-Two-valued throughout: a comparison of a field that a chunk lacks is false, so `Not` of it, and NOT_EQUAL, hold.
+Two-valued throughout: a comparison of a field that a chunk lacks is false, so `Not` of it and NOT_EQUAL hold.
 """
 
 from collections.abc import Callable, Mapping
@@ -113,7 +113,7 @@ def _check_comparison(comparison: Comparison, known: Mapping[str, FieldKind]) ->
     for value in comparison.values:
         if kind_of(value) is not kind:
             raise InvalidRequest(
-                f"{comparison.path}: field {name!r} holds {kind}, got {value!r}: compare it with a {kind} value",
+                f"{comparison.path}: field {name!r} holds {kind}, got {value!r}: compare with a {kind} value",
                 field=f"{comparison.path}.values",
                 reason="FILTER_KIND_MISMATCH",
             )
@@ -150,7 +150,7 @@ def _ordered(compare: Callable[[MetadataScalar, MetadataScalar], bool]) -> _Comp
     return lambda value, values: kind_of(value) is kind_of(values[0]) and compare(value, values[0])
 
 
-# Text orders by code point. check_filter has made both sides one kind, so the ignored operand types never occur.
+# Text orders by code point. Both sides are of one kind here, so the operand types ignored never occur.
 _COMPARE: Mapping[Operator, _Compare] = {
     Operator.EQUAL: lambda value, values: value == values[0],
     Operator.NOT_EQUAL: lambda value, values: value != values[0],

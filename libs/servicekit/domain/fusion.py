@@ -1,4 +1,4 @@
-"""Fuses a vector ranking and a full-text ranking into one. Pure; used by the stores that cannot do it themselves."""
+"""Fuses a vector ranking and a full-text ranking into one. Pure; used by stores that cannot do it themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +17,16 @@ class FusedHit:
 def fuse(
     dense: Mapping[str, float], sparse: Mapping[str, float], *, dense_weight: float, top_k: int
 ) -> tuple[FusedHit, ...]:
-    """Relative-score fusion: each ranking's scores scaled to 0..1 by its own minimum and maximum, then weighted.
+    """Relative-score fusion: each ranking's scores scaled to 0..1 by its own extremes, then weighted.
 
-    A key that one ranking did not find counts 0 there. Equal scores are ordered by key, so that the same search
-    gives the same order. Both rankings should be at least 100 deep: the minimum sets the scale.
+    A key that one ranking did not find counts 0 there. Equal scores are ordered by key, so that the same
+    search gives the same order. Both rankings should be at least 100 deep: the minimum sets the scale.
     """
     scaled_dense, scaled_sparse = _scale(dense), _scale(sparse)
     hits = [
         FusedHit(
             key=key,
-            score=dense_weight * scaled_dense.get(key, 0.0)
-            + (1.0 - dense_weight) * scaled_sparse.get(key, 0.0),
+            score=dense_weight * scaled_dense.get(key, 0.0) + (1.0 - dense_weight) * scaled_sparse.get(key, 0.0),
             dense_score=dense.get(key),
             sparse_score=sparse.get(key),
         )

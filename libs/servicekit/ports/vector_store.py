@@ -108,7 +108,7 @@ class ChunkReader(Protocol):
     async def search(self, tenant: str, query: SearchQuery) -> SearchHits:
         """Search the current revisions; an unknown tenant has an empty corpus.
 
-        A document that is being replaced is seen with its old chunks or its new ones: never both, never neither.
+        A document being replaced is seen with its old chunks or its new ones: never both, never neither.
 
         Raises:
             InvalidRequest: the filter names an unknown field, or compares it with another kind of value.
@@ -150,9 +150,7 @@ class DocumentReader(Protocol):
         """Documents by id, tombstones too; unknown ids are absent."""
         ...
 
-    async def list_documents(
-        self, tenant: str, *, page_size: int, after: str = ""
-    ) -> Sequence[StoredDocument]:
+    async def list_documents(self, tenant: str, *, page_size: int, after: str = "") -> Sequence[StoredDocument]:
         """Live documents in the order of their ids, those beyond `after`."""
         ...
 

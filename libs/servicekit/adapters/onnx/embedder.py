@@ -62,9 +62,7 @@ def _refusal(problem: str) -> InvalidRequest:
 class OnnxEmbedder:
     """Embeds one text a run on a few threads, queries first."""
 
-    def __init__(
-        self, *, model: EmbeddingModel, tokenizer: WordPieceTokenizer, session: EncoderSession
-    ) -> None:
+    def __init__(self, *, model: EmbeddingModel, tokenizer: WordPieceTokenizer, session: EncoderSession) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self._session = session
@@ -91,7 +89,7 @@ class OnnxEmbedder:
         try:
             for text in texts:
                 job = pool.submit(partial(self._encode, text), priority=Priority.DOCUMENT)
-                jobs.append(job)  # noqa: PERF401  # a refusal midway must find those before it, to cancel them
+                jobs.append(job)  # a refusal midway must find those before it, to cancel them
             return await asyncio.gather(*jobs)
         finally:
             for job in jobs:

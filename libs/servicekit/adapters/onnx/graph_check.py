@@ -21,8 +21,7 @@ CHECK_TEXTS = (
     "注文はキャンセルできますか",
     "SELECT tenant, sum(cost) FROM usage GROUP BY tenant",
     "Which setting bounds how long a request may wait for the model server?",
-    "The needle of a compass points to magnetic north, not to true north; they differ by the variation. "
-    * 12,
+    "The needle of a compass points to magnetic north, not to true north; they differ by the variation. " * 12,
 )
 
 

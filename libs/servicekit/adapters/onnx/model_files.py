@@ -49,9 +49,7 @@ def find_model(short_name: str) -> ModelFiles:
         NotReady: an unknown name, a package that is not installed, or a model this exporter does not know.
     """
     if short_name not in PACKAGES:
-        raise NotReady(
-            f"embedding model must be one of {sorted(PACKAGES)}, got {short_name!r}", reason="UNKNOWN_MODEL"
-        )
+        raise NotReady(f"embedding model must be one of {sorted(PACKAGES)}, got {short_name!r}", reason="UNKNOWN_MODEL")
     name, package = PACKAGES[short_name]
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

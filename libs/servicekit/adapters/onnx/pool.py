@@ -52,8 +52,7 @@ class PriorityPool(Generic[Result]):
         self._wake = threading.Condition()
         self._open = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
-            for number in range(threads)
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(threads)
         ]
 
     def start(self) -> None:
@@ -96,9 +95,7 @@ class PriorityPool(Generic[Result]):
             self._wake.notify_all()
         for job in waiting:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(
-                    BackendUnavailable("the embedder is closing", reason="EMBEDDER_CLOSED")
-                )
+                job.future.set_exception(BackendUnavailable("the embedder is closing", reason="EMBEDDER_CLOSED"))
         for thread in self._threads:
             thread.join()
 

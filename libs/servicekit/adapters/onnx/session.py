@@ -34,9 +34,7 @@ class WordPieceTokenizer:
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         """Character range of each token in order."""
-        offsets: Sequence[tuple[int, int]] = self._tokenizer.encode(
-            _encodable(text), add_special_tokens=False
-        ).offsets
+        offsets: Sequence[tuple[int, int]] = self._tokenizer.encode(_encodable(text), add_special_tokens=False).offsets
         return offsets
 
 

@@ -1,0 +1,101 @@
+"""The vector store on disk keeps the contract of the vector-store port, and what a disk adds to it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from servicekit.adapters.lancedb import maintenance
+from servicekit.adapters.lancedb.vector_store import LanceVectorStore, open_vector_store
+from servicekit.adapters.memory.embedder import DIMENSION, embed_words
+from servicekit.errors import InvalidRequest, NotReady
+from servicekit.ports.vector_store import SearchMode, SearchQuery
+from servicekit.testing.conformance.vector_store import VectorStoreConformance
+from servicekit.testing.documents import NOON, make_revision
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[LanceVectorStore]:
+    """An empty store in a fresh folder."""
+    async with open_vector_store(f"lancedb://{tmp_path}/index", dimension=DIMENSION) as opened:
+        yield opened
+
+
+class TestLanceVectorStore(VectorStoreConformance):
+    """The suite against `lancedb://`."""
+
+
+def _search(text: str, mode: SearchMode = SearchMode.HYBRID, top_k: int = 5) -> SearchQuery:
+    return SearchQuery(mode, text, embed_words(text), top_k)
+
+
+async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    """Documents, tombstones, versions, fields and archives outlive the process."""
+    url = f"lancedb://{tmp_path}"
+    async with open_vector_store(url, dimension=DIMENSION) as store:
+        await store.replace_documents("acme", [make_revision("a", ["north star"], metadata={"k": 1})])
+        await store.replace_documents("acme", [make_revision("b", ["south wind"])])
+        await store.delete_document("acme", "b", erase_time=NOON)
+        before = await store.describe("acme")
+    async with open_vector_store(url, dimension=DIMENSION) as store:
+        assert await store.describe("acme") == before
+        hits = await store.search("acme", _search("north star"))
+        assert [(hit.chunk.document_id, hits.corpus_version) for hit in hits.chunks] == [("a", 3)]
+        assert (await store.get_documents("acme", ["b"]))["b"].delete_time == NOON
+        assert await store.replace_documents("acme", [make_revision("c", ["west"])]) == before.version + 1
+
+
+async def test_another_dimension_is_refused(tmp_path: Path) -> None:
+    """An index made by one embedder is not searched with vectors of another."""
+    url = f"lancedb://{tmp_path}"
+    async with open_vector_store(url, dimension=DIMENSION) as store:
+        await store.replace_documents("acme", [make_revision("a", ["north star"])])
+    async with open_vector_store(url, dimension=DIMENSION * 2) as store:
+        with pytest.raises(NotReady, match="64"):
+            await store.search("acme", _search("north"))
+
+
+@pytest.mark.parametrize("url", ["lancedb://", "lancedb:///", "lancedb://host/path", "lancedb:///x?mode=fast"])
+async def test_a_url_that_names_no_folder_is_refused(url: str) -> None:
+    """Host, query and root are mistakes, said before anything is written."""
+    with pytest.raises(InvalidRequest, match="lancedb:///absolute/folder"):
+        async with open_vector_store(url):
+            pass
+
+
+async def test_optimizing_changes_no_answer(store: LanceVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexing what was appended, with a vector index too, leaves every ranking as it was."""
+    monkeypatch.setattr(maintenance, "VECTOR_INDEX_MIN_ROWS", 300)
+    texts = [f"station {number} reports wind {number % 7} from the {number % 5} side" for number in range(400)]
+    await store.replace_documents("acme", [make_revision("log", texts)])
+    await store.replace_documents("acme", [make_revision("star", ["the polar star stands still"])])
+    queries = [_search("polar star"), _search("polar star", SearchMode.SPARSE), _search("polar star", SearchMode.DENSE)]
+    before = [(await store.search("acme", query)).chunks[0].chunk for query in queries]
+    tables = store._tenants["acme"]
+    await maintenance.optimize(tables)
+    assert tables.snapshot.has_vector_index
+    assert [(await store.search("acme", query)).chunks[0].chunk for query in queries] == before
+    await store.replace_documents("acme", [make_revision("late", ["a comet passes late"])])
+    assert (await store.search("acme", _search("comet late"))).chunks[0].chunk.document_id == "late"
+    await store.delete_document("acme", "star", erase_time=NOON)
+    assert (await store.search("acme", _search("polar star"))).chunks[0].chunk.document_id == "log"
+
+
+async def test_writes_bring_maintenance_about(store: LanceVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After enough rows the background task indexes them without being asked."""
+    monkeypatch.setattr(maintenance, "OPTIMIZE_EVERY_ROWS", 100)
+    done: list[str] = []
+    finished = maintenance.asyncio.Event()
+    original = maintenance.optimize
+
+    async def observed(tables: maintenance.TenantTables) -> None:
+        await original(tables)
+        done.append(tables.name)
+        finished.set()
+
+    monkeypatch.setattr(maintenance, "optimize", observed)
+    await store.replace_documents("acme", [make_revision("few", [f"text {n}" for n in range(20)])])
+    assert not finished.is_set()
+    await store.replace_documents("acme", [make_revision("many", [f"text {n}" for n in range(90)])])
+    await finished.wait()
+    indices = await store._tenants["acme"].chunks.list_indices()
+    assert [index.num_unindexed_rows for index in indices] == [0]
