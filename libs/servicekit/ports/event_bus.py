@@ -14,13 +14,18 @@ from servicekit.domain.envelope import ReceivedEvent
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
-    """One event to publish: `message` is the topic's protobuf type, `id` its identity within this source."""
+    """One event to publish: `message` is the topic's protobuf type, `id` its identity within this source.
+
+    A `tombstone` is published with an empty value, which deletes the key from a compacted topic; its message
+    only tells the type.
+    """
 
     topic: str
     key: str
     id: str
     tenant: str
     message: Message
+    tombstone: bool = False
 
 
 class RejectedEvent(Exception):  # noqa: N818  # a verdict on the event, not on the program

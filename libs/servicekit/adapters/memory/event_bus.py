@@ -84,7 +84,7 @@ class MemoryEventBus:
                 event.topic,
                 partition,
                 key=event.key.encode() or None,
-                value=event.message.SerializeToString(deterministic=True),
+                value=None if event.tombstone else event.message.SerializeToString(deterministic=True),
                 headers=encode_headers(envelope),
             )
             self.ledger.acknowledge(event.topic, partition, sequence)
