@@ -23,7 +23,7 @@ MODULES = """
     operator optparse os os.path pathlib pickle pickletools pkgutil platform plistlib poplib pprint profile
     pstats queue random re sched secrets selectors shelve shlex shutil signal smtplib socket socketserver
     sqlite3 ssl statistics string struct subprocess sys sysconfig tarfile tempfile textwrap threading time
-    timeit tokenize trace traceback tracemalloc turtle types typing unittest unittest.case unittest.mock
+    timeit tokenize trace traceback tracemalloc types typing unittest unittest.case unittest.mock
     urllib.parse urllib.request urllib.robotparser uuid venv warnings wave weakref xml.dom.minidom
     xml.etree.ElementTree xml.sax.handler xmlrpc.client xmlrpc.server zipapp zipfile zoneinfo
 """.split()  # noqa: SIM905  # reads as text
