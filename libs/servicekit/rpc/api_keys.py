@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +20,12 @@ import structlog
 
 from servicekit.errors import InvalidRequest, NotFound, Unauthenticated
 from servicekit.ports.clock import Clock, SystemClock
-from servicekit.rpc.caller import ALL_SCOPES, SCOPES, Caller
+from servicekit.rpc.caller import ALL_SCOPES, SCOPES, TENANT_RULE, Caller, is_tenant
 from servicekit.rpc.keyfiles import write_private
 
 PREFIX = "bk_"
 _KEY_BYTES = 32
 _RECHECK_S = 0.5
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 log = structlog.get_logger()
 
@@ -148,11 +146,8 @@ class ApiKeyStore:
 
 
 def _checked(tenant: str, scopes: Iterable[str]) -> tuple[str, ...]:
-    if not _TENANT.fullmatch(tenant):
-        raise InvalidRequest(
-            f"tenant must be 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit; got {tenant!r}",
-            field="tenant",
-        )
+    if not is_tenant(tenant):
+        raise InvalidRequest(f"tenant must be {TENANT_RULE}; got {tenant!r}", field="tenant")
     granted = tuple(sorted(set(scopes)))
     unknown = [scope for scope in granted if scope not in SCOPES and scope != ALL_SCOPES]
     if unknown or not granted:
@@ -166,6 +161,8 @@ def _checked(tenant: str, scopes: Iterable[str]) -> tuple[str, ...]:
 def _parse(entry: dict[str, Any]) -> ApiKey:
     revoked = entry.get("revoked_time")
     datetime.fromisoformat(entry["created_time"])
+    if not is_tenant(str(entry["tenant"])):
+        raise ValueError(f"tenant must be {TENANT_RULE}; got {entry['tenant']!r}")
     return ApiKey(
         id=str(entry["id"]),
         sha256=str(entry["sha256"]).lower(),

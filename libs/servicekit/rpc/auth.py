@@ -15,10 +15,12 @@ from servicekit.ports.clock import Clock
 from servicekit.rpc.api_keys import PREFIX, ApiKeyStore
 from servicekit.rpc.caller import (
     SCOPES,
+    TENANT_RULE,
     Caller,
     acting_as,
     caller_or_none,
     current_caller,
+    is_tenant,
     require_scope,
     set_caller,
 )
@@ -173,8 +175,11 @@ class _JwtVerifier:
             raise Unauthenticated("this JWT does not verify", reason="JWT_INVALID") from exc
         scopes = claims.get("scope", "")
         words = scopes.split() if isinstance(scopes, str) else [str(scope) for scope in scopes]
+        tenant = str(claims[self._trust.tenant_claim])
+        if not is_tenant(tenant):
+            raise Unauthenticated(f"{self._trust.tenant_claim} must be {TENANT_RULE}", reason="JWT_INVALID")
         return Caller(
-            tenant=str(claims[self._trust.tenant_claim]),
+            tenant=tenant,
             subject=str(claims["sub"]),
             scopes=frozenset(words) & SCOPES,
         )

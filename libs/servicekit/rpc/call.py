@@ -3,7 +3,6 @@
 Made by `rpc.interceptor` for every call but health and reflection.
 """
 
-import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import grpc
 import structlog
 from uuid_utils.compat import uuid7
 
-from servicekit.errors import BackendTimeout, BackendUnavailable, InvalidRequest, PermissionDenied, Unauthenticated
+from servicekit.errors import BackendTimeout, InvalidRequest, PermissionDenied, Unauthenticated
 from servicekit.rpc.auth import Authenticator, require_scope, set_caller
 from servicekit.rpc.deadline import Budget, set_budget
 from servicekit.rpc.status import RpcFailure, to_failure
@@ -80,7 +79,7 @@ class IncomingCall:
         "_started_s",
         "budget",
         "code",
-        "drained",
+        "long_lived",
         "method",
         "reason",
     )
@@ -94,7 +93,7 @@ class IncomingCall:
         self._correlation = Correlation("")
         self.code = grpc.StatusCode.OK
         self.reason = ""
-        self.drained = False
+        self.long_lived = method in policy.long_lived
         self.budget = Budget.from_remaining(math.inf)
         metrics.in_flight.inc()
 
@@ -130,7 +129,7 @@ class IncomingCall:
 
     def _open_budget(self) -> None:
         given = self._context.time_remaining()
-        maximum = math.inf if self.method in self._policy.long_lived else self._policy.max_deadline_s
+        maximum = math.inf if self.long_lived else self._policy.max_deadline_s
         self.budget = Budget.from_remaining(maximum if given is None else min(given, maximum))
         if self.budget.expired:
             raise BackendTimeout("the deadline had passed when the call arrived", reason="DEADLINE_EXPIRED")
@@ -149,6 +148,10 @@ class IncomingCall:
                 reason="MALFORMED_MESSAGE",
             ) from exc
 
+    def encode(self, serialize: Callable[[Any], bytes] | None, response: Any) -> Any:
+        """The response's bytes; a servicer that returns the wrong thing fails here, like any other mistake."""
+        return response if serialize is None else serialize(response)
+
     def succeed(self) -> None:
         """Leave the request id in the trailers of a good answer."""
         self._context.set_trailing_metadata(((REQUEST_ID_METADATA, self._correlation.request_id),))
@@ -157,8 +160,6 @@ class IncomingCall:
         """Judge the error, log an unexpected one under its error id, and return the status to end with."""
         if isinstance(error, TimeoutError) and self.budget.expired:
             error = BackendTimeout("the deadline passed", reason="DEADLINE_EXCEEDED")
-        elif self.drained:
-            error = BackendUnavailable("the server is shutting down; subscribe again", reason="DRAINING")
         failure = to_failure(error, service=self._policy.service, request_id=self._correlation.request_id)
         if failure.error_id:
             log.error("rpc.unexpected", method=self.method, error_id=failure.error_id, exc_info=error)
@@ -181,9 +182,3 @@ class IncomingCall:
         log.info(
             "rpc.completed", method=self.method, code=self.code.name, elapsed_ms=round(elapsed_s * 1e3, 2), **fields
         )
-
-
-def cancelled_from_outside() -> bool:
-    """Whether the running task was asked to end (the RPC was cancelled), rather than something it awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -3,6 +3,7 @@
 The tenant of everything a service does comes from here and from nowhere else.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,13 @@ SCOPES = frozenset(
     {"answer", "feedback", "search", "ingest", "generate", "guard", "evaluate", "analytics", "alerts", "admin"}
 )
 ALL_SCOPES = "*"
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TENANT_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
+
+
+def is_tenant(name: str) -> bool:
+    """Whether this can be a tenant's name: it ends up in folders, collections and event headers."""
+    return _TENANT.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ class RpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new call, cut subscriptions, let the others end within `grace_s`, cancel what remains."""
-        self.interceptor.cut_long_lived()
         await self._health.enter_graceful_shutdown()
+        self.interceptor.cut_subscriptions()
         await self.server.stop(grace_s)
 
 

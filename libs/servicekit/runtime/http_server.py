@@ -20,6 +20,7 @@ class HttpServer:
     def __init__(self, http: HttpApp, *, grace_s: float) -> None:
         self._http = http
         self._socket: socket.socket | None = None
+        self._serving = False
         self._ended = asyncio.Event()
         config = uvicorn.Config(
             http.app,
@@ -53,6 +54,7 @@ class HttpServer:
     async def serve(self) -> None:
         """Serve until `stop`."""
         assert self._socket is not None, "bind first"
+        self._serving = True
         try:
             await self._server.serve(sockets=[self._socket])
         finally:
@@ -61,7 +63,10 @@ class HttpServer:
     async def stop(self) -> None:
         """Take no new request; return once those in flight have ended or the grace is over."""
         self._server.should_exit = True
-        await self._ended.wait()
+        if self._serving:
+            await self._ended.wait()
+        elif self._socket is not None:
+            self._socket.close()
 
 
 class _Unsignalled(uvicorn.Server):

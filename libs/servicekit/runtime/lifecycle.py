@@ -66,7 +66,8 @@ class Lifecycle(Generic[SettingsT]):
         await self._start_consumers(self._service)
         for task in self._service.tasks:
             self._spawn(task.name, task.run)
-        self._spawn("readiness", self._watch_readiness)
+        assert self.readiness is not None
+        self._spawn("readiness", self.readiness.watch)
 
     async def down(self) -> None:
         """Stop everything in order; a step that fails or hangs is logged, and the next one still runs."""
@@ -103,6 +104,7 @@ class Lifecycle(Generic[SettingsT]):
             self.stack.dependencies,
             interval_s=settings.readiness_interval_s,
             timeout_s=settings.readiness_timeout_s,
+            on_first_ready=self._log_ready,
         )
         readiness = self.readiness
         self._status = StatusServer(readiness.report, ready=lambda: readiness.ready)
@@ -122,18 +124,6 @@ class Lifecycle(Generic[SettingsT]):
         for subscription in service.subscriptions:
             service.bus.subscribe(subscription)
         await service.bus.start_consuming()
-
-    async def _watch_readiness(self) -> None:
-        assert self.readiness is not None
-        watching = asyncio.ensure_future(self.readiness.watch())
-        try:
-            waiting = asyncio.ensure_future(self.readiness.first_ready.wait())
-            await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if not watching.done():
-                self._log_ready()
-            await watching
-        finally:
-            watching.cancel()
 
     def _log_ready(self) -> None:
         fields = {"http_port": self.http_port} if self.http_port else {}

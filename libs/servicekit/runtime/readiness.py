@@ -5,7 +5,7 @@ Run by `runtime.lifecycle` as long as the service does.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +37,19 @@ class Readiness:
     """SERVING once every essential dependency answered; NOT_SERVING when one fails twice in a row, until it answers."""
 
     def __init__(
-        self, server: RpcServer, dependencies: Sequence[Dependency], *, interval_s: float, timeout_s: float
+        self,
+        server: RpcServer,
+        dependencies: Sequence[Dependency],
+        *,
+        interval_s: float,
+        timeout_s: float,
+        on_first_ready: Callable[[], None],
     ) -> None:
         self._server = server
         self._dependencies = tuple(dependencies)
         self._interval_s = interval_s
         self._timeout_s = timeout_s
+        self._on_first_ready = on_first_ready
         self._draining = False
         self.states = {one.name: DependencyState(one.essential) for one in self._dependencies}
         self.first_ready = asyncio.Event()
@@ -68,7 +75,9 @@ class Readiness:
         essential = [state for state in self.states.values() if state.essential]
         if all(state.ok for state in essential):
             await self._set(serving=True)
-            self.first_ready.set()
+            if not self.first_ready.is_set():
+                self.first_ready.set()
+                self._on_first_ready()
         elif any(state.failures >= FAILURES_TO_LEAVE for state in essential):
             await self._set(serving=False)
 
@@ -96,7 +105,8 @@ class Readiness:
         if serving != self._server.serving:
             await self._server.set_serving(serving=serving)
             away = [name for name, state in self.states.items() if not state.ok]
-            log.info("service.serving" if serving else "service.not_serving", away=away)
+            if self.first_ready.is_set():
+                log.warning("service.serving_again" if serving else "service.not_serving", away=away)
 
     async def _ping(self, dependency: Dependency) -> None:
         state = self.states[dependency.name]

@@ -38,7 +38,6 @@ def main(settings_type: type[SettingsT], build: Build[SettingsT], arguments: Seq
         asked = arguments[0] in ("-h", "--help")
         print(describe_settings(settings_type), file=sys.stdout if asked else sys.stderr)  # a terminal's
         return 0 if asked else EXIT_SETTINGS
-    configure_logging(service=settings_type.service_name())
     try:
         settings = load_settings(settings_type)
     except SettingsError as exc:
@@ -66,11 +65,17 @@ async def _until_signalled(settings: SettingsT, build: Build[SettingsT]) -> int:
 
 
 def _on_signals(stopping: asyncio.Event) -> None:
-    """The first signal drains; a second one ends the process at once."""
+    """The first signal drains; a person's second Ctrl-C ends the process at once.
+
+    A second SIGTERM changes nothing: a supervisor sends one after the terminal has sent SIGINT to the whole group.
+    """
     loop = asyncio.get_running_loop()
+    interrupts = 0
 
     def stop(number: signal.Signals) -> None:
-        if stopping.is_set():
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
             os._exit(128 + number)
         stopping.set()
 

@@ -5,7 +5,7 @@ Used by unit and integration tests of services; the wiring under test is the ser
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,6 @@ def channel_to(
 
 def caller(
     *, tenant: str = "acme", subject: str = "tester", scopes: Iterable[str] = ("*",)
-) -> AbstractAsyncContextManager[Caller] | Any:
-    """`with caller(tenant="acme"):` calls inside are made for this tenant."""
+) -> AbstractContextManager[Caller]:
+    """A block whose outgoing calls are made for this tenant; every scope unless told otherwise."""
     return acting_as(Caller(tenant=tenant, subject=subject, scopes=frozenset(scopes)))
