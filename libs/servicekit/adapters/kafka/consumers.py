@@ -1,0 +1,156 @@
+"""Runs subscriptions as FastStream batch subscribers, each an aiokafka consumer in its group.
+
+Part of `KafkaEventBus`. FastStream owns the fetch loop; decoding, acknowledgement and dead letters are ours
+(`intake.py`), because its defaults acknowledge before processing, decode headers as UTF-8 and bodies as JSON.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.message import StreamMessage
+
+from servicekit.adapters.kafka.address import KafkaAddress
+from servicekit.adapters.kafka.intake import Fetched, Intake
+from servicekit.events.dead_letters import DeadLetter
+from servicekit.events.lanes import Backoff
+from servicekit.ports.event_bus import Subscription
+
+log = structlog.get_logger()
+
+# An empty fetch waits this long at the broker, and FastStream as long again as its poll: together the delay
+# that an event meets on an idle topic. librdkafka's mock cluster always waits the whole time.
+_FETCH_WAIT_MS = 100
+_POLL_MS = 20
+_SESSION_MS = 10_000
+_HEARTBEAT_MS = 3_000
+# A handler may wait long for a store that is away; the heartbeat tells that the process lives.
+_MAX_POLL_INTERVAL_MS = 3_600_000
+_REBALANCE_MS = 60_000
+_GRACE_S = 30.0
+_STOP_S = _GRACE_S + 10.0
+
+
+class KafkaConsumers:
+    """The consuming half of the bus; started, stopped and, after the brokers moved, started anew."""
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        *,
+        send_dead_letter: Callable[[DeadLetter], Awaitable[None]],
+        backoff: Backoff,
+    ) -> None:
+        self._address = address
+        self._send_dead_letter = send_dead_letter
+        self._backoff = backoff
+        self._subscriptions: list[Subscription] = []
+        self._broker: KafkaBroker | None = None
+        self._intakes: list[Intake] = []
+
+    @property
+    def subscriptions(self) -> Sequence[Subscription]:
+        """What was declared."""
+        return self._subscriptions
+
+    def add(self, subscription: Subscription) -> None:
+        """Declare a subscription for the next start."""
+        self._subscriptions.append(subscription)
+
+    async def start(self) -> None:
+        """Join the groups and begin to fetch.
+
+        Raises:
+            KafkaError: no server answers.
+        """
+        if not self._subscriptions:
+            return
+        broker = KafkaBroker(
+            list(self._address.servers),
+            consumer_only=True,
+            apply_types=False,
+            ack_policy=AckPolicy.MANUAL,
+            graceful_timeout=_GRACE_S,
+            logger=_OnlyErrors(),
+        )
+        self._intakes = [self._attach(broker, one) for one in self._subscriptions]
+        self._broker = broker
+        await broker.start()
+
+    async def stop(self) -> None:
+        """Stop fetching, finish what is in hand, commit, leave the groups."""
+        broker, self._broker = self._broker, None
+        if broker is None:
+            return
+        for intake in self._intakes:
+            intake.stop()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await broker.stop()
+        except Exception as exc:  # noqa: BLE001  # a broker that is gone must not keep the service from ending
+            log.warning("kafka.consumers_left_behind", error=repr(exc))
+
+    def _attach(self, broker: KafkaBroker, subscription: Subscription) -> Intake:
+        def consumer() -> AIOKafkaConsumer | None:
+            return subscriber.consumer
+
+        intake = Intake(
+            subscription,
+            consumer=consumer,
+            send_dead_letter=self._send_dead_letter,
+            backoff=self._backoff,
+        )
+        instance = self._address.instance
+        subscriber = broker.subscriber(
+            subscription.topic,
+            batch=True,
+            group_id=subscription.group,
+            group_instance_id=f"{instance}.{subscription.topic}" if instance else None,
+            auto_offset_reset="earliest" if subscription.from_beginning else "latest",
+            max_records=subscription.max_batch,
+            batch_timeout_ms=_POLL_MS,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            session_timeout_ms=_SESSION_MS,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+            max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+            rebalance_timeout_ms=_REBALANCE_MS,
+            listener=intake,
+            parser=_parse,
+            decoder=_decode,
+            ack_policy=AckPolicy.MANUAL,
+            no_reply=True,
+        )
+        subscriber(intake.handle)
+        return intake
+
+
+async def _parse(batch: tuple[Fetched, ...]) -> StreamMessage[tuple[Fetched, ...]]:
+    """The batch untouched: FastStream's parser fails on a header that is not UTF-8."""
+    return StreamMessage(raw_message=batch, body=b"", correlation_id="batch")
+
+
+async def _decode(message: StreamMessage[tuple[Fetched, ...]]) -> tuple[Fetched, ...]:
+    """The records themselves: FastStream's decoder takes the body `123` for a number."""
+    return message.raw_message
+
+
+class _OnlyErrors:
+    """FastStream's log without its notes on every batch and every start."""
+
+    def log(
+        self,
+        level: int,
+        message: object,
+        *,
+        exc_info: Any = None,
+        extra: Any = None,
+    ) -> None:
+        """Pass on what is an error."""
+        del extra  # topic and group stand in our own lines
+        if level >= logging.ERROR:
+            log.error("faststream.error", message=str(message), exc_info=exc_info)

@@ -1,0 +1,75 @@
+"""Creates the registered topics on a Kafka that lacks them; called when the bus is opened.
+
+The embedded broker has no administration and creates a topic on first use, and a cluster may keep its topics
+to itself: a refusal is logged, and the bus goes on.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from servicekit.events.topics import TOPICS, TopicSpec, dead_letter_topic
+
+log = structlog.get_logger()
+
+_WITHIN_S = 15.0
+
+
+async def create_missing_topics(servers: Sequence[str], *, dead_letters: Iterable[tuple[str, str]] = ()) -> None:
+    """Create what is registered and what (topic, group) in `dead_letters` need; never raises KafkaError."""
+    wanted = {spec.name: spec for spec in TOPICS.values()}
+    wanted |= {dead_letter_topic(topic, group): TOPICS[topic] for topic, group in dead_letters if topic in TOPICS}
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            missing = await _missing(servers, wanted)
+            if missing:
+                await _create(servers, missing)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        log.info("kafka.topics_not_created", error=repr(exc), remedy="create them, or let first use do it")
+
+
+async def _missing(servers: Sequence[str], wanted: Mapping[str, TopicSpec]) -> dict[str, TopicSpec]:
+    client = AIOKafkaClient(bootstrap_servers=list(servers))
+    try:
+        await client.bootstrap()
+        cluster = await client.fetch_all_metadata()
+        present = cluster.topics(exclude_internal_topics=False)
+    finally:
+        await client.close()
+    return {name: spec for name, spec in wanted.items() if name not in present}
+
+
+async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(servers))
+    try:
+        await admin.start()
+        response = await admin.create_topics([_new_topic(name, spec) for name, spec in missing.items()])
+    except (AttributeError, LookupError, ValueError) as exc:
+        # A broker that does not speak the administration protocol at all, as the embedded one.
+        log.info("kafka.no_administration", error=repr(exc))
+        return
+    finally:
+        await admin.close()
+    created = []
+    for topic, code, *rest in response.topic_errors:
+        error = for_code(code)
+        if not code:
+            created.append(topic)
+        elif error is not TopicAlreadyExistsError:
+            log.warning("kafka.topic_refused", topic=topic, error=error.__name__, message=rest)
+    log.info("kafka.topics_created", topics=created)
+
+
+def _new_topic(name: str, spec: TopicSpec) -> NewTopic:
+    """Replication is the cluster's default (-1), for the cluster knows how many brokers it has."""
+    settings = {"max.message.bytes": str(spec.max_bytes + 64 * 1024)}
+    if spec.compacted and name == spec.name:
+        settings["cleanup.policy"] = "compact"
+    else:
+        retention_s = spec.retention.total_seconds() if spec.retention else 7 * 86400
+        settings["retention.ms"] = str(int(retention_s * 1000))
+    return NewTopic(name=name, num_partitions=spec.partitions, replication_factor=-1, topic_configs=settings)
