@@ -6,7 +6,7 @@ Sits on the services' gRPC stubs; errors are `servicekit.errors`, so that caller
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from binnacle.analytics.v1 import analytics_service_pb2 as analytics
@@ -202,7 +202,8 @@ class Binnacle:
         name = f"binnacle.{service}.v1.{service.title().replace('_', '')}Service"
         request = health_pb2.HealthCheckRequest(service=name)
         try:
-            response = await health_pb2_grpc.HealthStub(self._channels[service]).Check(request, timeout=timeout_s)
+            stub: Any = health_pb2_grpc.HealthStub(self._channels[service])
+            response = await stub.Check(request, timeout=timeout_s)
         except grpc.aio.AioRpcError:
             return "unreachable"
         return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status).lower()

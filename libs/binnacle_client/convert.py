@@ -1,14 +1,13 @@
 """Protobuf to the SDK's own types and back; nothing else in the SDK touches a message."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from binnacle.analytics.v1 import analytics_service_pb2 as analytics
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
 from binnacle.gateway.v1 import gateway_service_pb2 as gateway
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.type.v1 import chunk_pb2, generation_pb2, verdict_pb2
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from binnacle_client.answers import (
@@ -196,8 +195,8 @@ def _metadata_value(value: str | float | bool) -> chunk_pb2.MetadataValue:
             return chunk_pb2.MetadataValue(string_value=value)
 
 
-def _name(enum: EnumTypeWrapper, number: int, prefix: str) -> str:
-    names: Mapping[int, str] = {value: name for name, value in enum.items()}
+def _name(enum: Any, number: int, prefix: str) -> str:
+    names: dict[int, str] = {value: name for name, value in enum.items()}
     return names.get(number, str(number)).removeprefix(prefix).lower()
 
 

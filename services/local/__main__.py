@@ -43,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_to_end(work: Coroutine[None, None, None]) -> int:
     """Run it; 1 when a process of the stack did not start, after saying which and why."""
+    status = 0
     try:
         asyncio.run(work)
     except* StartFailed as failed:
         for exc in _leaves(failed):
             say(str(exc))
-        return 1
-    return 0
+        status = 1
+    return status
 
 
 def _leaves(group: BaseExceptionGroup[StartFailed]) -> Iterator[StartFailed]:

@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from binnacle_client.answers import Answer, AnswerRetracted, AnswerText, QuestionOptions
+from binnacle_client.answers import Answer, AnswerRetracted, AnswerText, Citation, QuestionOptions
 from binnacle_client.cli.output import console, print_json, print_table
 from binnacle_client.client import Binnacle, open_client
 from binnacle_client.connection import Connection
@@ -48,7 +48,7 @@ def _print_sources(answer: Answer) -> None:
     if answer.outcome == "blocked":
         console.print(answer.text, markup=False)
     console.print()
-    seen = {}
+    seen: dict[str, Citation] = {}
     for citation in answer.citations:
         seen.setdefault(citation.marker, citation)
     for marker, citation in seen.items():
