@@ -23,6 +23,7 @@ from servicekit.events.topics import TOPICS, dead_letter_topic
 from services.local.mock_cluster import MockCluster
 
 _CHUNK_BYTES = 65536
+_WAKE_EVERY_S = 0.005
 WHAT_IT_LACKS = (
     "in memory: gone when it stops; keeps about 5 MiB a partition and evicts what is older, read or not; "
     "no retention, compaction, lookup by time or topic administration"
@@ -42,8 +43,8 @@ async def run_broker(*, port: int = 0) -> AsyncIterator[BrokerAddresses]:
     """A broker with every registered topic; `port` 0 takes a free one for the doorway."""
     cluster = MockCluster()
     try:
-        _create_topics(cluster)
         host, _, broker_port = cluster.address.partition(":")
+        await _create_topics(cluster, host, int(broker_port))
         doorway = await asyncio.start_server(_forward_to(host, int(broker_port)), "127.0.0.1", port)
         async with doorway:
             opened = doorway.sockets[0].getsockname()[1]
@@ -52,8 +53,20 @@ async def run_broker(*, port: int = 0) -> AsyncIterator[BrokerAddresses]:
         cluster.close()
 
 
-def _create_topics(cluster: MockCluster) -> None:
-    """Every topic, and the dead letters of each consumer, with the partitions of the registry."""
+async def _create_topics(cluster: MockCluster, host: str, port: int) -> None:
+    """Every topic, and the dead letters of each consumer, with the partitions of the registry.
+
+    The cluster's thread misses some of its wake-ups and then sleeps for a second; connecting wakes it.
+    """
+    creating = asyncio.ensure_future(asyncio.to_thread(_create_all, cluster))
+    while not creating.done():
+        _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+        await asyncio.wait([creating], timeout=_WAKE_EVERY_S)
+    await creating
+
+
+def _create_all(cluster: MockCluster) -> None:
     for spec in TOPICS.values():
         cluster.create_topic(spec.name, partitions=spec.partitions)
         for consumer in spec.consumers:
