@@ -29,9 +29,11 @@ class CheckContext(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The interaction's request id; at most 128 characters; empty for a check outside an interaction."""
+    """The interaction's request id; at most 128 characters; empty: the credential's, or a check outside of any."""
     conversation_id: _builtins.str
-    """Placeholders stay the same within a conversation; at most 128 characters."""
+    """Placeholders stay the same within a conversation, else within a request; at most 128 characters. They are
+    numbered in the memory of one guardrail process, and forgotten after 10,000 later conversations.
+    """
     route: _builtins.str
     """The route, for policies by route; at most 64 characters."""
     def __init__(
@@ -90,12 +92,14 @@ class CheckInputResponse(_message.Message):
     action: _verdict_pb2.Action.ValueType
     """The strongest action of all verdicts."""
     text: _builtins.str
-    """The text to go on with; empty when blocked."""
+    """The text to go on with, redacted where the action is redact (`[EMAIL_1]`, the same value by the same
+    placeholder within a conversation); empty when blocked.
+    """
     policy_version: _builtins.str
     """The policy's version."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_verdict_pb2.Verdict]:
-        """What was found."""
+        """What was found, at most 200; the strongest are kept where there is more, and all of it is acted upon."""
 
     def __init__(
         self,
@@ -123,9 +127,11 @@ class RetrievedText(_message.Message):
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
-    """The chunk's id; required."""
+    """The chunk's id, 1 to 256 characters; required."""
     content_hash: _builtins.str
-    """SHA-256 of the text, lower-case hexadecimal: verdicts are cached by it; empty: not cached."""
+    """SHA-256 of the text, lower-case hexadecimal; set: the judgement is kept for the next time; empty: it is not.
+    The guardrail hashes the text itself: what is kept for one text is never given for another.
+    """
     text: _builtins.str
     """The text, 1 to 65,536 characters; required."""
     def __init__(
@@ -153,7 +159,7 @@ class CheckRetrievedRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetrievedText]:
-        """1 to 100 texts; required."""
+        """1 to 100 texts, together at most 1,000,000 characters; required."""
 
     @_builtins.property
     def context(self) -> Global___CheckContext:
@@ -191,7 +197,7 @@ class RetrievedJudgement(_message.Message):
     """The text to go on with, set only when redacted."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_verdict_pb2.Verdict]:
-        """What was found."""
+        """What was found, at most 200; the strongest are kept where there is more, and all of it is acted upon."""
 
     def __init__(
         self,
@@ -251,12 +257,14 @@ class CheckOutputRequest(_message.Message):
     text: _builtins.str
     """The text, 1 to 65,536 characters; required."""
     piece: _builtins.int
-    """Place of this piece in the answer, from 0."""
+    """Place of this piece in the answer, 0 to 99,999."""
     final: _builtins.bool
     """This is the whole answer or its last piece."""
     @_builtins.property
     def chunk_texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts of the chunks it was made from, at most 100; empty: groundedness is not judged."""
+        """Texts of the chunks it was made from, at most 100, each at most 65,536 and together 1,000,000 characters;
+        empty: groundedness is not judged.
+        """
 
     @_builtins.property
     def context(self) -> Global___CheckContext:
@@ -293,14 +301,16 @@ class CheckOutputResponse(_message.Message):
     action: _verdict_pb2.Action.ValueType
     """The strongest action of all verdicts."""
     text: _builtins.str
-    """The text to go on with; empty when blocked."""
+    """The text to go on with, redacted where the action is redact (`[EMAIL_1]`, the same value by the same
+    placeholder within a conversation); empty when blocked.
+    """
     policy_version: _builtins.str
     """The policy's version."""
     groundedness: _builtins.float
-    """Lexical support by the chunks, 0 to 1; absent without chunks."""
+    """Lexical support by the chunks, 0 to 1; absent without chunks, or where the policy turns groundedness off."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_verdict_pb2.Verdict]:
-        """What was found."""
+        """What was found, at most 200; the strongest are kept where there is more, and all of it is acted upon."""
 
     def __init__(
         self,

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class GuardrailServiceStub(object):
-    """Judges texts by the tenant's policy. A block is a verdict, never an error.
+    """Judges texts by the tenant's policy. A block is a verdict, never an error. Every check publishes one decision
+    (topic binnacle.guardrail.decided.v1); a check whose decision cannot be recorded fails UNAVAILABLE,
+    EVENT_NOT_RECORDED. Decisions of one request, surface and piece are one event, however often they are checked.
     """
 
     def __init__(self, channel):
@@ -53,7 +55,9 @@ class GuardrailServiceStub(object):
 
 
 class GuardrailServiceServicer(object):
-    """Judges texts by the tenant's policy. A block is a verdict, never an error.
+    """Judges texts by the tenant's policy. A block is a verdict, never an error. Every check publishes one decision
+    (topic binnacle.guardrail.decided.v1); a check whose decision cannot be recorded fails UNAVAILABLE,
+    EVENT_NOT_RECORDED. Decisions of one request, surface and piece are one event, however often they are checked.
     """
 
     def CheckInput(self, request, context):
@@ -104,7 +108,9 @@ def add_GuardrailServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GuardrailService(object):
-    """Judges texts by the tenant's policy. A block is a verdict, never an error.
+    """Judges texts by the tenant's policy. A block is a verdict, never an error. Every check publishes one decision
+    (topic binnacle.guardrail.decided.v1); a check whose decision cannot be recorded fails UNAVAILABLE,
+    EVENT_NOT_RECORDED. Decisions of one request, surface and piece are one event, however often they are checked.
     """
 
     @staticmethod

@@ -13,7 +13,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GuardrailServiceStub:
-    """Judges texts by the tenant's policy. A block is a verdict, never an error."""
+    """Judges texts by the tenant's policy. A block is a verdict, never an error. Every check publishes one decision
+    (topic binnacle.guardrail.decided.v1); a check whose decision cannot be recorded fails UNAVAILABLE,
+    EVENT_NOT_RECORDED. Decisions of one request, surface and piece are one event, however often they are checked.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckInput: _aio.UnaryUnaryMultiCallable[_guardrail_service_pb2.CheckInputRequest, _guardrail_service_pb2.CheckInputResponse]
@@ -24,7 +27,10 @@ class GuardrailServiceStub:
     """Judges a piece of an answer, or all of it, against the chunks it was made from. Scope: guard."""
 
 class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Judges texts by the tenant's policy. A block is a verdict, never an error."""
+    """Judges texts by the tenant's policy. A block is a verdict, never an error. Every check publishes one decision
+    (topic binnacle.guardrail.decided.v1); a check whose decision cannot be recorded fails UNAVAILABLE,
+    EVENT_NOT_RECORDED. Decisions of one request, surface and piece are one event, however often they are checked.
+    """
 
     @_abc_1.abstractmethod
     def CheckInput(

@@ -1,0 +1,221 @@
+"""The three checks: judge by the tenant's policy, redact, and record the decision. Called by `server.py`.
+
+Every check publishes exactly one decision, which holds no text; its id is derived from the request, so that a
+repeated check is the same event.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
+from servicekit.ports.clock import Clock
+
+from services.guardrail.judging import MAX_VERDICTS, Assessment, Judge, strongest_first_kept
+from services.guardrail.metrics import CHECK_SECONDS, CHECKS, VERDICTS
+from services.guardrail.policy import Policy
+from services.guardrail.policy_store import PolicyStore
+from services.guardrail.redacting import Conversations, Numbering, redact
+from services.guardrail.retrieved_cache import RetrievedCache, content_key
+from services.guardrail.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class CheckContext:
+    """What a check is part of. The tenant comes from the credential."""
+
+    tenant: str
+    request_id: str = ""
+    conversation_id: str = ""
+    route: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedText:
+    """A chunk's text; `cached` where the caller wants its judgement kept."""
+
+    chunk_id: str
+    text: str
+    cached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of one text: `text` is what to go on with, empty when blocked."""
+
+    action: Action
+    verdicts: tuple[Verdict, ...]
+    text: str
+    policy_version: str
+    groundedness: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedJudgements:
+    """One judgement for each text, in order, by one policy."""
+
+    judgements: tuple[tuple[str, Judgement], ...]
+    policy_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is told of a check: everything but the text."""
+
+    context: CheckContext
+    surface: Surface
+    action: Action
+    verdicts: tuple[Verdict, ...]
+    policy_version: str
+    decide_time: datetime
+    text_chars: int
+    text_count: int
+    duration_us: int
+    piece: int = 0
+
+
+Record = Callable[[Decision, float | None], Awaitable[None]]
+"""Takes a decision in for publishing, within so many seconds (None: no bound by the caller)."""
+
+
+class Guardrail:
+    """Judges texts. `record` raises BackendUnavailable where a decision cannot be recorded: the check fails then."""
+
+    def __init__(
+        self,
+        *,
+        judge: Judge,
+        policies: PolicyStore,
+        cache: RetrievedCache,
+        workers: Workers,
+        record: Record,
+        clock: Clock,
+    ) -> None:
+        self._judge = judge
+        self._policies = policies
+        self._cache = cache
+        self._workers = workers
+        self._record = record
+        self._clock = clock
+        self._conversations = Conversations()
+
+    async def check_input(self, text: str, context: CheckContext, *, deadline_s: float | None) -> Judgement:
+        """Judge what a user typed.
+
+        Raises (as all checks do):
+            Overloaded, BackendTimeout: too much work, or not done within the deadline.
+            BackendUnavailable: the decision could not be recorded.
+        """
+        return await self._check(Surface.INPUT, text, (), context, piece=0, deadline_s=deadline_s)
+
+    async def check_output(
+        self, text: str, chunk_texts: Sequence[str], context: CheckContext, *, piece: int, deadline_s: float | None
+    ) -> Judgement:
+        """Judge an answer, or a piece of one, against the chunks it was made from."""
+        return await self._check(Surface.OUTPUT, text, chunk_texts, context, piece=piece, deadline_s=deadline_s)
+
+    async def check_retrieved(
+        self, texts: Sequence[RetrievedText], context: CheckContext, *, deadline_s: float | None
+    ) -> RetrievedJudgements:
+        """Judge each chunk by itself; a block concerns that chunk alone."""
+        started_s = self._clock.monotonic_s()
+        policy = self._policies.for_tenant(context.tenant)
+        chars = sum(len(item.text) for item in texts)
+        work = functools.partial(self._assess_retrieved, texts, policy)
+        assessments = await self._workers.run(work, chars=chars, deadline_s=deadline_s)
+        numbering = self._numbering(context)
+        judgements = tuple(
+            (item.chunk_id, _judgement(item.text, _of_chunk(found, item.chunk_id), policy, numbering))
+            for item, found in zip(texts, assessments, strict=True)
+        )
+        verdicts = [verdict for _, judgement in judgements for verdict in judgement.verdicts]
+        decision = self._decision(
+            Surface.RETRIEVED, context, verdicts, policy, chars=chars, count=len(texts), started_s=started_s
+        )
+        await self._record(decision, self._left(deadline_s, started_s))
+        return RetrievedJudgements(judgements, policy.version)
+
+    async def _check(
+        self,
+        surface: Surface,
+        text: str,
+        chunk_texts: Sequence[str],
+        context: CheckContext,
+        *,
+        piece: int,
+        deadline_s: float | None,
+    ) -> Judgement:
+        started_s = self._clock.monotonic_s()
+        policy = self._policies.for_tenant(context.tenant)
+        chars = len(text) + sum(map(len, chunk_texts))
+        work = functools.partial(self._judge.assess, surface, text, policy=policy, chunk_texts=chunk_texts)
+        assessment = await self._workers.run(work, chars=chars, deadline_s=deadline_s)
+        judgement = _judgement(text, assessment, policy, self._numbering(context))
+        decision = self._decision(
+            surface, context, judgement.verdicts, policy, chars=len(text), count=1, started_s=started_s
+        )
+        await self._record(replace(decision, piece=piece), self._left(deadline_s, started_s))
+        return judgement
+
+    def _assess_retrieved(self, texts: Sequence[RetrievedText], policy: Policy) -> list[Assessment]:
+        return [self._assess_chunk(item, policy) for item in texts]
+
+    def _assess_chunk(self, item: RetrievedText, policy: Policy) -> Assessment:
+        if not item.cached:
+            return self._judge.assess(Surface.RETRIEVED, item.text, policy=policy)
+        key = content_key(item.text, rules_version=self._judge.rules_version, policy_version=policy.version)
+        assessment = self._cache.get(key)
+        if assessment is None:
+            assessment = self._judge.assess(Surface.RETRIEVED, item.text, policy=policy)
+            self._cache.put(key, assessment)
+        return assessment
+
+    def _numbering(self, context: CheckContext) -> Numbering:
+        return self._conversations.numbering(context.tenant, context.conversation_id or context.request_id)
+
+    def _decision(
+        self,
+        surface: Surface,
+        context: CheckContext,
+        verdicts: Sequence[Verdict],
+        policy: Policy,
+        *,
+        chars: int,
+        count: int,
+        started_s: float,
+    ) -> Decision:
+        took_s = self._clock.monotonic_s() - started_s
+        action = combined_action(verdicts)
+        CHECK_SECONDS.labels(surface.value).observe(took_s)
+        CHECKS.labels(surface.value, action.value).inc()
+        for verdict in verdicts:
+            VERDICTS.labels(verdict.detector, verdict.action.value).inc()
+        return Decision(
+            context=context,
+            surface=surface,
+            action=action,
+            verdicts=strongest_first_kept(verdicts, at_most=MAX_VERDICTS),
+            policy_version=policy.version,
+            decide_time=self._clock.now(),
+            text_chars=chars,
+            text_count=count,
+            duration_us=round(took_s * 1e6),
+        )
+
+    def _left(self, deadline_s: float | None, started_s: float) -> float | None:
+        if deadline_s is None:
+            return None
+        return max(0.0, deadline_s - (self._clock.monotonic_s() - started_s))
+
+
+def _of_chunk(assessment: Assessment, chunk_id: str) -> Assessment:
+    return replace(assessment, verdicts=tuple(replace(verdict, chunk_id=chunk_id) for verdict in assessment.verdicts))
+
+
+def _judgement(text: str, found: Assessment, policy: Policy, numbering: Numbering) -> Judgement:
+    if found.action is Action.BLOCK:
+        text = ""
+    elif found.replaceable:
+        text = redact(text, found.replaceable, numbering)
+    return Judgement(found.action, found.verdicts, text, policy.version, found.groundedness)

@@ -1,0 +1,27 @@
+"""All detectors there are, in the order in which verdicts are listed. Used by `bootstrap.py` and the policies."""
+
+from services.guardrail.detectors.card import CardDetector
+from services.guardrail.detectors.detector import Detector
+from services.guardrail.detectors.email import EmailDetector
+from services.guardrail.detectors.groundedness import GroundednessDetector
+from services.guardrail.detectors.iban import IbanDetector
+from services.guardrail.detectors.injection import InjectionDetector
+from services.guardrail.detectors.ip_address import IpAddressDetector
+from services.guardrail.detectors.phone import PhoneDetector
+from services.guardrail.detectors.secret import SecretDetector
+from services.guardrail.detectors.us_ssn import UsSsnDetector
+
+
+def all_detectors() -> tuple[Detector, ...]:
+    """Fresh detectors, their rules loaded and compiled."""
+    return (
+        InjectionDetector(),
+        SecretDetector(),
+        EmailDetector(),
+        PhoneDetector(),
+        CardDetector(),
+        IbanDetector(),
+        UsSsnDetector(),
+        IpAddressDetector(),
+        GroundednessDetector(),
+    )

@@ -1,0 +1,64 @@
+"""What a detector is: a pure judge of one text, with an id and a version.
+
+Implemented by the modules beside it; collected in `catalogue.py`, run by `judging.py`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from servicekit.domain.grounding import Grounding, ground
+from servicekit.domain.verdict import Finding, Surface
+
+from services.guardrail.normalizing import NormalizedText
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A text to judge: its surface, the text as normalised, and the chunks that should support it."""
+
+    surface: Surface
+    normalized: NormalizedText
+    chunk_texts: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The normalised text; findings give places in it."""
+        return self.normalized.text
+
+    @cached_property
+    def grounding(self) -> Grounding | None:
+        """Support by the chunks, worked out once; None without chunks."""
+        return ground(self.text, self.chunk_texts) if self.chunk_texts else None
+
+
+class Detector(Protocol):
+    """Finds one kind of thing. Pure: the same subject, the same findings; safe in any thread."""
+
+    @property
+    def id(self) -> str:
+        """Such as `pii.email`; policies and verdicts name it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever findings could."""
+        ...
+
+    @property
+    def surfaces(self) -> frozenset[Surface]:
+        """Where it makes sense."""
+        ...
+
+    @property
+    def redacts(self) -> bool:
+        """Whether its findings name a span and a kind, so that a policy may have them replaced."""
+        ...
+
+    def find(self, subject: Subject) -> Iterable[Finding]:
+        """Findings in any order; spans are places in `subject.text`."""
+        ...
+
+
+EVERY_SURFACE = frozenset(Surface)

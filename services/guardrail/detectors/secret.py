@@ -1,0 +1,116 @@
+"""Finds credentials by the patterns that detect-secrets keeps. Pure; one of `catalogue.py`'s detectors.
+
+The patterns are detect-secrets', the matching is RE2's: under Python's `re` several of them take seconds on a
+long hostile line. Its entropy and keyword plugins are left out: they fire on prose and on documentation.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version as installed_version
+
+from detect_secrets.plugins.aws import AWSKeyDetector
+from detect_secrets.plugins.azure_storage_key import AzureStorageKeyDetector
+from detect_secrets.plugins.base import RegexBasedDetector
+from detect_secrets.plugins.basic_auth import BasicAuthDetector
+from detect_secrets.plugins.discord import DiscordBotTokenDetector
+from detect_secrets.plugins.github_token import GitHubTokenDetector
+from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
+from detect_secrets.plugins.jwt import JwtTokenDetector
+from detect_secrets.plugins.mailchimp import MailchimpDetector
+from detect_secrets.plugins.npm import NpmDetector
+from detect_secrets.plugins.openai import OpenAIDetector
+from detect_secrets.plugins.private_key import PrivateKeyDetector
+from detect_secrets.plugins.pypi_token import PypiTokenDetector
+from detect_secrets.plugins.sendgrid import SendGridDetector
+from detect_secrets.plugins.slack import SlackDetector
+from detect_secrets.plugins.square_oauth import SquareOAuthDetector
+from detect_secrets.plugins.stripe import StripeDetector
+from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
+from detect_secrets.plugins.twilio import TwilioKeyDetector
+from servicekit.domain.verdict import Finding, Span
+
+from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
+from services.guardrail.linear import LinearPattern, LinearSet
+
+_PLUGINS: Mapping[str, type[RegexBasedDetector]] = {
+    "secret.aws": AWSKeyDetector,
+    "secret.azure_storage_key": AzureStorageKeyDetector,
+    "secret.discord_token": DiscordBotTokenDetector,
+    "secret.github_token": GitHubTokenDetector,
+    "secret.gitlab_token": GitLabTokenDetector,
+    "secret.jwt": JwtTokenDetector,
+    "secret.mailchimp_key": MailchimpDetector,
+    "secret.npm_token": NpmDetector,
+    "secret.openai_key": OpenAIDetector,
+    "secret.private_key": PrivateKeyDetector,
+    "secret.pypi_token": PypiTokenDetector,
+    "secret.sendgrid_key": SendGridDetector,
+    "secret.slack_token": SlackDetector,
+    "secret.square_token": SquareOAuthDetector,
+    "secret.stripe_key": StripeDetector,
+    "secret.telegram_token": TelegramBotTokenDetector,
+    "secret.twilio_key": TwilioKeyDetector,
+    "secret.url_credentials": BasicAuthDetector,
+}
+_KEY_BLOCK = LinearPattern(
+    r"(?:-----)?BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?(?:-----)?(?s:.*?)"
+    r"(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)"
+)
+_TOKEN_REST = LinearPattern(r"^[A-Za-z0-9_=\-]*(?:\.[A-Za-z0-9_=\-]+)*")
+_LONGEST_TOKEN = 8_192
+_PLACEHOLDERS = LinearPattern(
+    r"^(?:\*+|x+|\.+|pass(?:word|wd)?|pw|secret|token|key|<.*|\$.*|\{.*|%.*)$", ignore_case=True
+)
+
+
+class SecretDetector:
+    """Keys and tokens whose form gives them away, private keys, JSON web tokens, and `scheme://user:password@`."""
+
+    id = "secret"
+    version = f"1+detect-secrets-{installed_version('detect-secrets')}"
+    surfaces = EVERY_SURFACE
+    redacts = True
+
+    def __init__(self) -> None:
+        patterns = [(rule, source) for rule, plugin in _PLUGINS.items() for source in _sources(plugin)]
+        self._rules = tuple(rule for rule, _ in patterns)
+        self._patterns = tuple(LinearPattern(source) for _, source in patterns)
+        self._any = LinearSet([source for _, source in patterns])
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        """Every credential, score 0.95; the span holds all of it, a key's whole block included."""
+        text = subject.text
+        for position in self._any.matching(text):
+            rule, pattern = self._rules[position], self._patterns[position]
+            group = 1 if rule == "secret.url_credentials" else 0
+            for span in pattern.spans(text, group=group):
+                whole = _whole(rule, text, span)
+                if _is_genuine(rule, text[whole.start : whole.end]):
+                    yield Finding(rule, 0.95, whole, "SECRET", "A credential.")
+
+
+def _sources(plugin: type[RegexBasedDetector]) -> Iterator[str]:
+    """A plugin's expressions in RE2's syntax, their flags written out."""
+    expressions: Iterable[re.Pattern[str]] = vars(plugin)["denylist"]  # declared as a property of instances
+    for pattern in expressions:
+        source = pattern.pattern.replace(r"(?!\w)", r"\b").replace("{50,1024}", "{50,1000}")
+        yield f"(?i){source}" if pattern.flags & re.IGNORECASE else source
+
+
+def _whole(rule: str, text: str, span: Span) -> Span:
+    """The credential to its end: plugins stop at a key's first line and before a token's signature."""
+    if rule == "secret.private_key":
+        lead = text.rfind("-----", max(0, span.start - 5), span.start)
+        block = _KEY_BLOCK.first(text, start=span.start if lead < 0 else lead)
+        return block or span
+    if rule == "secret.jwt":
+        rest = _TOKEN_REST.first(text[span.end : span.end + _LONGEST_TOKEN])
+        return Span(span.start, span.end + (rest.end if rest else 0))
+    return span
+
+
+def _is_genuine(rule: str, secret: str) -> bool:
+    """Leave out what only looks like one: a token that does not decode, a password that stands for a password."""
+    if rule == "secret.jwt":
+        return JwtTokenDetector.is_formally_valid(secret)
+    return not (rule == "secret.url_credentials" and _PLACEHOLDERS.first(secret))

@@ -1,0 +1,18 @@
+"""Metrics of the guardrail: declared here, set where things happen."""
+
+from servicekit.telemetry.metrics import counter, gauge, histogram
+
+# From the arrival of a check in the domain to its judgement, publishing apart.
+CHECK_SECONDS = histogram("guardrail_check", meaning="Time to judge one check.", labels=("surface",))
+# One per check: what came of it.
+CHECKS = counter("guardrail_checks", meaning="Checks by surface and action.", labels=("surface", "action"))
+# One per verdict told.
+VERDICTS = counter("guardrail_verdicts", meaning="Verdicts by detector and action.", labels=("detector", "action"))
+# The detector raised; the policy decided.
+DETECTOR_FAILURES = counter("guardrail_detector_failures", meaning="Detectors that raised.", labels=("detector",))
+# Retrieved texts judged from memory, of all retrieved texts that could be.
+CACHE = counter("guardrail_cache", meaning="Look-ups of kept judgements.", labels=("outcome",))
+# Decisions accepted and not yet acknowledged by the bus.
+DECISIONS_PENDING = gauge("guardrail_decisions_pending", meaning="Decisions not yet acknowledged.", unit="events")
+# Decisions given up: refused for good by the bus, or not acknowledged before the process ended.
+DECISIONS_LOST = counter("guardrail_decisions_lost", meaning="Decisions never acknowledged.", unit="events")

@@ -1,0 +1,70 @@
+"""The gRPC face of the guardrail: decode, one domain call, encode."""
+
+from typing import Any
+
+from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
+from binnacle.guardrail.v1 import guardrail_service_pb2_grpc as stubs
+from servicekit.rpc.auth import current_caller
+from servicekit.rpc.deadline import current_budget
+
+from services.guardrail.checking import CheckContext, Guardrail
+from services.guardrail.convert import (
+    context_from,
+    input_from,
+    input_to,
+    output_from,
+    output_to,
+    retrieved_from,
+    retrieved_to,
+)
+
+SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["GuardrailService"].full_name
+SCOPES = {"CheckInput": "guard", "CheckRetrieved": "guard", "CheckOutput": "guard"}
+
+
+class GuardrailServicer(stubs.GuardrailServiceServicer):
+    """Judges texts for the caller's tenant."""
+
+    def __init__(self, guardrail: Guardrail) -> None:
+        self._guardrail = guardrail
+
+    async def CheckInput(  # noqa: N802  # the proto names it
+        self,
+        request: rpc.CheckInputRequest,
+        context: Any,  # noqa: ARG002  # the signature of every servicer method
+    ) -> rpc.CheckInputResponse:
+        """Judges what an end user typed."""
+        text = input_from(request)
+        return input_to(await self._guardrail.check_input(text, _context(request.context), deadline_s=_left_s()))
+
+    async def CheckRetrieved(  # noqa: N802  # the proto names it
+        self,
+        request: rpc.CheckRetrievedRequest,
+        context: Any,  # noqa: ARG002  # the signature of every servicer method
+    ) -> rpc.CheckRetrievedResponse:
+        """Judges retrieved chunks, each by itself."""
+        texts = retrieved_from(request)
+        judged = await self._guardrail.check_retrieved(texts, _context(request.context), deadline_s=_left_s())
+        return retrieved_to(judged)
+
+    async def CheckOutput(  # noqa: N802  # the proto names it
+        self,
+        request: rpc.CheckOutputRequest,
+        context: Any,  # noqa: ARG002  # the signature of every servicer method
+    ) -> rpc.CheckOutputResponse:
+        """Judges an answer or a piece of one."""
+        text, chunk_texts, piece = output_from(request)
+        judgement = await self._guardrail.check_output(
+            text, chunk_texts, _context(request.context), piece=piece, deadline_s=_left_s()
+        )
+        return output_to(judgement)
+
+
+def _context(message: rpc.CheckContext) -> CheckContext:
+    caller = current_caller()
+    return context_from(message, tenant=caller.tenant, request_id=caller.request_id or "")
+
+
+def _left_s() -> float | None:
+    budget = current_budget()
+    return budget.timeout_s() if budget else None
