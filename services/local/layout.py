@@ -22,6 +22,7 @@ PREFERRED_PORTS: Mapping[str, int] = {
     **{f"{name}.metrics": 8700 + offset for offset, name in enumerate(SERVICES)},
     "gateway.http": 7780,
     "clickhouse": 8123,
+    "kafka": 9092,
 }
 TENANT = "local"
 

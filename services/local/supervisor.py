@@ -10,6 +10,9 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from servicekit.adapters.registry import open_analytics_store
+
+from services.local.eviction_watch import watch_evictions
 from services.local.layout import HOST, SERVICES, Layout, inherited_environment
 from services.local.process import Command, SupervisedProcess
 
@@ -29,6 +32,7 @@ class LocalStack:
         self._say = say
         self._processes: dict[str, SupervisedProcess] = {}
         self._watchers: asyncio.TaskGroup | None = None
+        self._eviction_watch: asyncio.Task[None] | None = None
 
     @property
     def processes(self) -> dict[str, SupervisedProcess]:
@@ -44,7 +48,7 @@ class LocalStack:
         self._watchers = watchers
         if self._given_kafka is None:
             await self._start(self._broker())
-            self.kafka = self._broker_address()
+            self.kafka = self.layout.ports.address("kafka")
         await self._start(self._clickhouse())
         for service in _FIRST:
             await self._start(self._service(service))
@@ -52,10 +56,18 @@ class LocalStack:
             for service in SERVICES:
                 if service not in _FIRST:
                     starting.create_task(self._start(self._service(service)))
+        if self._given_kafka is None:
+            self._eviction_watch = watchers.create_task(self._watch_evictions())
         self.layout.write_stack_file(api_key=self.api_key, kafka=self.kafka)
+
+    async def _watch_evictions(self) -> None:
+        async with open_analytics_store(self.layout.clickhouse_url) as store:
+            await watch_evictions(self.kafka, store, say=self._say)
 
     async def stop(self) -> None:
         """Stop the front door first, then who reads what it wrote, the stores last."""
+        if self._eviction_watch is not None:
+            self._eviction_watch.cancel()
         self.layout.stack_file.unlink(missing_ok=True)
         await self._stop("gateway")
         await self._stop("retriever", "generator", "guardrail")
@@ -81,11 +93,9 @@ class LocalStack:
         async def ready() -> bool:
             return address_file.exists() and bool(address_file.read_text(encoding="ascii").strip())
 
-        argv = [sys.executable, "-m", "services.local.broker", "--address-file", str(address_file)]
+        port = str(self.layout.ports["kafka"])
+        argv = [sys.executable, "-m", "services.local.broker", "--port", port, "--address-file", str(address_file)]
         return Command("broker", argv, inherited_environment(), ready)
-
-    def _broker_address(self) -> str:
-        return (self.layout.data_dir / _BROKER_ADDRESS_FILE).read_text(encoding="ascii").strip()
 
     def _clickhouse(self) -> Command:
         port = self.layout.ports["clickhouse"]
