@@ -243,7 +243,10 @@ CREATE TABLE IF NOT EXISTS drift_alerts_raw
             count Int64, mean Float64, standard_deviation Float64),
         test LowCardinality(String), statistic Float64, threshold Float64, effect Float64,
         example_request_ids Array(String), cursor Int64, fire_time Tuple(seconds Int64, nanos Int32),
-        update_time Tuple(seconds Int64, nanos Int32), acknowledged_by String, acknowledge_note String),
+        update_time Tuple(seconds Int64, nanos Int32), acknowledged_by String, acknowledge_note String,
+        latest_window Tuple(
+            start_time Tuple(seconds Int64, nanos Int32), end_time Tuple(seconds Int64, nanos Int32),
+            count Int64, mean Float64, standard_deviation Float64)),
     alert_key String MATERIALIZED alert.alert_key CODEC(ZSTD(1)),
     change_time_seconds Int64 EPHEMERAL,
     change_time_nanos Int32 EPHEMERAL,

@@ -69,11 +69,19 @@ SELECT
     fromUnixTimestamp64Micro(alert.reference_window.end_time.seconds * 1000000 + intDiv(alert.reference_window.end_time.nanos, 1000), 'UTC') AS reference_end_time,
     alert.reference_window.count AS reference_count,
     alert.reference_window.mean AS reference_mean,
+    alert.reference_window.standard_deviation AS reference_deviation,
     fromUnixTimestamp64Micro(alert.current_window.start_time.seconds * 1000000 + intDiv(alert.current_window.start_time.nanos, 1000), 'UTC') AS current_start_time,
     fromUnixTimestamp64Micro(alert.current_window.end_time.seconds * 1000000 + intDiv(alert.current_window.end_time.nanos, 1000), 'UTC') AS current_end_time,
     alert.current_window.count AS current_count,
-    alert.current_window.mean AS current_mean
-FROM drift_alerts_raw FINAL;
+    alert.current_window.mean AS current_mean,
+    alert.current_window.standard_deviation AS current_deviation,
+    fromUnixTimestamp64Micro(alert.latest_window.start_time.seconds * 1000000 + intDiv(alert.latest_window.start_time.nanos, 1000), 'UTC') AS latest_start_time,
+    fromUnixTimestamp64Micro(alert.latest_window.end_time.seconds * 1000000 + intDiv(alert.latest_window.end_time.nanos, 1000), 'UTC') AS latest_end_time,
+    alert.latest_window.count AS latest_count,
+    alert.latest_window.mean AS latest_mean,
+    alert.latest_window.standard_deviation AS latest_deviation
+FROM drift_alerts_raw FINAL
+WHERE alert.alert_id != '';  -- a tombstone, which ends a resolved alert's key, holds none
 
 CREATE OR REPLACE VIEW documents AS
 SELECT * REPLACE (transform(outcome, [0, 1, 2, 3, 4, 5], ['UNSPECIFIED', 'CREATED', 'UPDATED', 'UNCHANGED', 'REFUSED', 'DELETED'], toString(outcome)) AS outcome)
