@@ -46,6 +46,7 @@ CREATE OR REPLACE VIEW evaluations AS
 SELECT *
 FROM evaluations_raw FINAL;
 
+-- A tombstone, which ends the key of a resolved alert, holds no alert.
 CREATE OR REPLACE VIEW drift_alerts AS
 SELECT
     * EXCEPT (alert),
@@ -81,7 +82,7 @@ SELECT
     alert.latest_window.mean AS latest_mean,
     alert.latest_window.standard_deviation AS latest_deviation
 FROM drift_alerts_raw FINAL
-WHERE alert.alert_id != '';  -- a tombstone, which ends a resolved alert's key, holds none
+WHERE alert.alert_id != '';
 
 CREATE OR REPLACE VIEW documents AS
 SELECT * REPLACE (transform(outcome, [0, 1, 2, 3, 4, 5], ['UNSPECIFIED', 'CREATED', 'UPDATED', 'UNCHANGED', 'REFUSED', 'DELETED'], toString(outcome)) AS outcome)
