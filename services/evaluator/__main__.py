@@ -1,6 +1,7 @@
 """Starts the evaluator service; `--help` lists its settings."""
 
 from servicekit.runtime.service import run
+
 from services.evaluator.bootstrap import build
 from services.evaluator.config import Settings
 

@@ -3,12 +3,12 @@
 from functools import partial
 
 from binnacle.evaluator.v1.evaluator_service_pb2_grpc import add_EvaluatorServiceServicer_to_server
-
 from servicekit.adapters.registry import open_event_bus
 from servicekit.errors import InvalidRequest
 from servicekit.ports.event_bus import EventBus
 from servicekit.rpc.client import open_channel
 from servicekit.runtime.service import RpcService, Service, Stack
+
 from services.evaluator.chunk_cache import CachedChunks
 from services.evaluator.clients import AUDIENCE, IDEMPOTENT, RetrieverChunks
 from services.evaluator.config import Settings

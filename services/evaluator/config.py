@@ -1,7 +1,6 @@
 """Settings of the evaluator. Read once at start by the runtime."""
 
 from pydantic import Field
-
 from servicekit.runtime.settings import ServiceSettings, settings_config
 
 

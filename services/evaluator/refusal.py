@@ -6,6 +6,7 @@ Pure; called by `scoring.py`.
 import re
 
 from servicekit.domain.score import Metric, Score
+
 from services.evaluator.subject import Ending, Subject
 
 REFUSAL_VERSION = "phrases-1"

@@ -11,7 +11,6 @@ from typing import Self
 
 from servicekit.domain.score import Unmeasured
 
-
 _MARKER = re.compile(r"\[(\d{1,3})\]")
 
 

@@ -103,7 +103,7 @@ async def run_stream(
         laboratory=InProcessLaboratory(),
         book=AlertBook(clock=clock, on_change=on_change),
     )
-    for place, values in enumerate(stream):  # noqa: B007  # on_change reads where the stream stands
+    for place, values in enumerate(stream):  # on_change reads where the stream stands
         clock.time += timedelta(seconds=1)
         monitor.observe_request(ObservedRequest(f"{place:06}", SEGMENT, clock.time, values))
         await monitor.judge_changed()
@@ -152,7 +152,7 @@ def main() -> None:
     asked = parser.parse_args()
     started_s = time.monotonic()
     found = asyncio.run(measure(repeats=asked.repeats, seed=asked.seed, alpha=asked.alpha, min_effect=asked.min_effect))
-    print(json.dumps({**found, "seconds": round(time.monotonic() - started_s, 1)}))  # noqa: T201  # its result
+    print(json.dumps({**found, "seconds": round(time.monotonic() - started_s, 1)}))  # its result
 
 
 if __name__ == "__main__":
