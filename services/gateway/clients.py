@@ -1,0 +1,242 @@
+"""The guardrail, the retriever and the generator over gRPC, behind the Protocols of `backends.py`."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import grpc
+from binnacle.generator.v1 import generator_service_pb2 as generator_pb
+from binnacle.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
+from binnacle.guardrail.v1 import guardrail_service_pb2 as guardrail_pb
+from binnacle.guardrail.v1.guardrail_service_pb2_grpc import GuardrailServiceStub
+from binnacle.retriever.v1 import retriever_service_pb2 as retriever_pb
+from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
+from binnacle.type.v1 import chunk_pb2
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from servicekit.domain.generation import Cost, TokenEvent
+from servicekit.domain.verdict import Action
+from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest
+from servicekit.rpc.status import to_error
+
+from services.gateway import convert_types as types
+from services.gateway.backends import (
+    CheckContext,
+    FoundChunk,
+    Generated,
+    GenerationRequest,
+    Judgement,
+    ModelAlias,
+    SearchResult,
+)
+from services.gateway.question import RetrievalMode, SealedFilter
+
+IDEMPOTENT = {
+    "guardrail": tuple(
+        f"binnacle.guardrail.v1.GuardrailService/{name}" for name in ("CheckInput", "CheckRetrieved", "CheckOutput")
+    ),
+    "retriever": ("binnacle.retriever.v1.RetrieverService/SearchChunks",),
+    "generator": ("binnacle.generator.v1.GeneratorService/ListModels",),
+}
+_MODES = {
+    RetrievalMode.DENSE: retriever_pb.SEARCH_MODE_DENSE,
+    RetrievalMode.SPARSE: retriever_pb.SEARCH_MODE_SPARSE,
+    RetrievalMode.HYBRID: retriever_pb.SEARCH_MODE_HYBRID,
+}
+_PING_S = 2.0
+
+
+class GuardClient:
+    """Asks the guardrail."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = GuardrailServiceStub(channel)
+
+    async def check_input(self, text: str, *, context: CheckContext, timeout_s: float) -> Judgement:
+        """Judge what an end user typed."""
+        request = guardrail_pb.CheckInputRequest(text=text, context=_context(context))
+        try:
+            response = await self._stub.CheckInput(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise to_error(exc, "guardrail") from exc
+        return _judgement(response)
+
+    async def check_retrieved(
+        self, chunks: Sequence[FoundChunk], *, context: CheckContext, timeout_s: float
+    ) -> Sequence[Judgement]:
+        """Judge chunks, each by itself."""
+        texts = [
+            guardrail_pb.RetrievedText(chunk_id=chunk.chunk_id, content_hash=chunk.content_hash, text=chunk.text)
+            for chunk in chunks
+        ]
+        request = guardrail_pb.CheckRetrievedRequest(texts=texts, context=_context(context))
+        try:
+            response = await self._stub.CheckRetrieved(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise to_error(exc, "guardrail") from exc
+        if len(response.judgements) != len(chunks):
+            raise BackendUnavailable(
+                f"guardrail judged {len(response.judgements)} of {len(chunks)} chunks", reason="GUARDRAIL_INCOMPLETE"
+            )
+        return [
+            _retrieved_judgement(one, chunk, response.policy_version)
+            for one, chunk in zip(response.judgements, chunks, strict=True)
+        ]
+
+    async def check_output(
+        self,
+        text: str,
+        *,
+        piece: int,
+        final: bool,
+        chunk_texts: Sequence[str],
+        context: CheckContext,
+        timeout_s: float,
+    ) -> Judgement:
+        """Judge a piece of an answer against the chunks it was made from."""
+        request = guardrail_pb.CheckOutputRequest(
+            text=text, chunk_texts=chunk_texts, context=_context(context), piece=piece, final=final
+        )
+        try:
+            response = await self._stub.CheckOutput(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise to_error(exc, "guardrail") from exc
+        return _judgement(response)
+
+
+class RetrieverClient:
+    """Asks the retriever."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = RetrieverServiceStub(channel)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        top_k: int,
+        mode: RetrievalMode,
+        where: SealedFilter | None,
+        speculative: bool,
+        timeout_s: float,
+    ) -> SearchResult:
+        """Chunks for the query, best first."""
+        request = retriever_pb.SearchChunksRequest(
+            query=query,
+            top_k=top_k,
+            mode=_MODES[mode],
+            filter=None if where is None else chunk_pb2.Filter.FromString(where.encoded),
+            speculative=speculative,
+        )
+        try:
+            response = await self._stub.SearchChunks(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise _as_of_question(to_error(exc, "retriever"), renamed={"query": "text"}) from exc
+        return SearchResult(
+            chunks=tuple(types.found_chunk_of(chunk) for chunk in response.chunks),
+            corpus_version=response.corpus_version,
+            embedding_model=response.embedding_model,
+        )
+
+
+class GeneratorClient:
+    """Asks the generator."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = GeneratorServiceStub(channel)
+
+    async def generate(
+        self, request: GenerationRequest, *, timeout_s: float
+    ) -> AsyncGenerator[TokenEvent | Generated, None]:
+        """Tokens, then the end; closing cancels the call."""
+        call = self._stub.GenerateAnswer(_generation(request), timeout=timeout_s)
+        try:
+            async for response in call:
+                if response.HasField("token"):
+                    yield TokenEvent(response.token.text, response.token.token_count)
+                else:
+                    yield _generated(response.end)
+        except grpc.aio.AioRpcError as exc:
+            raise _as_of_question(to_error(exc, "generator"), renamed={"question": "text"}) from exc
+        finally:
+            call.cancel()
+
+    async def list_models(self, *, timeout_s: float) -> Sequence[ModelAlias]:
+        """The aliases that can be asked for."""
+        try:
+            response = await self._stub.ListModels(generator_pb.ListModelsRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise to_error(exc, "generator") from exc
+        return [
+            ModelAlias(model.alias, model.model, model.context_window_tokens, model.available)
+            for model in response.models
+        ]
+
+
+async def ping(channel: grpc.aio.Channel) -> None:
+    """Return if the service behind the channel says that it serves, else raise BackendUnavailable."""
+    stub: Any = HealthStub(channel)
+    try:
+        response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_PING_S)
+    except grpc.aio.AioRpcError as exc:
+        raise to_error(exc, "backend") from exc
+    if response.status != health_pb2.HealthCheckResponse.SERVING:
+        raise BackendUnavailable("backend is not serving", reason="NOT_SERVING")
+
+
+def _context(context: CheckContext) -> guardrail_pb.CheckContext:
+    return guardrail_pb.CheckContext(
+        request_id=context.request_id, conversation_id=context.conversation_id, route=context.route
+    )
+
+
+def _judgement(response: guardrail_pb.CheckInputResponse | guardrail_pb.CheckOutputResponse) -> Judgement:
+    return Judgement(
+        action=types.action_of(response.action),
+        text=response.text,
+        verdicts=tuple(types.verdict_of(verdict) for verdict in response.verdicts),
+        policy_version=response.policy_version,
+    )
+
+
+def _retrieved_judgement(message: guardrail_pb.RetrievedJudgement, chunk: FoundChunk, policy_version: str) -> Judgement:
+    action = types.action_of(message.action)
+    return Judgement(
+        action=action,
+        text=message.redacted_text if action is Action.REDACT else chunk.text,
+        verdicts=tuple(types.verdict_of(verdict) for verdict in message.verdicts),
+        policy_version=policy_version,
+    )
+
+
+def _generation(request: GenerationRequest) -> generator_pb.GenerateAnswerRequest:
+    return generator_pb.GenerateAnswerRequest(
+        question=request.question,
+        chunks=[types.scored_chunk_message(chunk) for chunk in request.chunks],
+        history=[types.message_message(message) for message in request.history],
+        model=request.model,
+        sampling=types.sampling_message(request.sampling),
+        request_id=request.request_id,
+    )
+
+
+def _generated(end: generator_pb.GenerationEnd) -> Generated:
+    return Generated(
+        citations=tuple(types.citation_of(citation) for citation in end.citations),
+        usage=types.usage_of(end.usage),
+        cost=Cost(end.cost_microusd, end.price_version),
+        finish_reason=types.finish_reason_of(end.finish_reason),
+        attempts=tuple(types.attempt_of(attempt) for attempt in end.attempts),
+        prompt=types.prompt_of(end.prompt) if end.HasField("prompt") else None,
+        packed_chunk_ids=frozenset(end.packed_chunk_ids),
+        degradations=tuple(types.degradation_of(one) for one in end.degradations),
+        refused=end.refused,
+    )
+
+
+def _as_of_question(error: BinnacleError, *, renamed: dict[str, str]) -> BinnacleError:
+    """A backend's complaint about a field, told with the field of the caller's question."""
+    if not isinstance(error, InvalidRequest) or not error.field:
+        return error
+    head, dot, tail = error.field.partition(".")
+    field = f"question.{renamed.get(head, head)}{dot}{tail}"
+    return type(error)(error.message, field=field, reason=error.reason, metadata=error.metadata)
