@@ -19,7 +19,7 @@ from servicekit.telemetry.tracing import TRACEPARENT, current_traceparent
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_ATTEMPTS = 3
-_LEAST_TIMEOUT_S = 0.001
+_EXPIRED_S = -1.0  # gRPC answers DEADLINE_EXCEEDED at once, without a call
 
 _Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -119,7 +119,9 @@ class _Outgoing:
         if left_s is None:
             # No budget at all, or one without end: then the asked one counts, or the channel's.
             return asked_s if asked_s is not None or budget is not None else self._default_timeout_s
-        return max(_LEAST_TIMEOUT_S, left_s if asked_s is None else min(asked_s, left_s))
+        if left_s <= 0:
+            return _EXPIRED_S
+        return left_s if asked_s is None else min(asked_s, left_s)
 
     def metadata(self, given: Iterable[tuple[str, str | bytes]] | None) -> _Metadata:
         made: list[tuple[str, str | bytes]] = list(given or ())

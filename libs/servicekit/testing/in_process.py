@@ -47,7 +47,7 @@ async def running_service(
     settings: SettingsT, build: Build[SettingsT], *, clock: Clock | None = None, wait_ready: bool = True
 ) -> AsyncIterator[Lifecycle[SettingsT]]:
     """The service, up (`.port`, `.metrics_port`, `.stack`) and, unless told otherwise, SERVING; taken down on exit."""
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
         lifecycle = Lifecycle(settings, build, tasks=tasks, clock=clock)
         try:
@@ -56,7 +56,7 @@ async def running_service(
                 async with asyncio.timeout(READY_S):
                     await lifecycle.readiness.first_ready.wait()
             yield lifecycle
-        except Exception as exc:  # noqa: BLE001  # raised again below: a task group would wrap it
+        except BaseException as exc:  # noqa: BLE001  # raised again below: a task group would wrap it
             failure = exc
         finally:
             await lifecycle.down()
