@@ -19,13 +19,13 @@ from servicekit.errors import (
     Unauthenticated,
 )
 
-# The first class that matches counts: subclasses stand before their parents.
+# The first class that matches counts: subclasses stand before their parents. Only models can be not found here.
 _STATUSES: tuple[tuple[type[BinnacleError], int, str, str | None], ...] = (
     (ContextWindowExceeded, 400, "invalid_request_error", "context_length_exceeded"),
     (InvalidRequest, 400, "invalid_request_error", None),
     (Unauthenticated, 401, "authentication_error", "invalid_api_key"),
     (PermissionDenied, 403, "permission_error", None),
-    (NotFound, 404, "not_found_error", None),
+    (NotFound, 404, "invalid_request_error", "model_not_found"),
     (Conflict, 409, "conflict_error", None),
     (QuotaExceeded, 429, "insufficient_quota", "insufficient_quota"),
     (Overloaded, 429, "rate_limit_error", "rate_limit_exceeded"),
@@ -42,7 +42,6 @@ _PARAMETERS = {
     "labels": "metadata",
 }
 _TOP_LEVEL = frozenset({"messages", "user", "Idempotency-Key", "metadata", "model"})
-_MODEL_REASONS = frozenset({"UNKNOWN_MODEL", "MODEL_NOT_FOUND", "MODEL_UNKNOWN"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,6 @@ def to_http(error: Exception, *, error_id: str) -> HttpFailure:
         ((status, kind, code) for cls, status, kind, code in _STATUSES if isinstance(error, cls)),
         (500, "api_error", None),
     )
-    if error.reason in _MODEL_REASONS:
-        status, code = 404, "model_not_found"
     headers: dict[str, str] = {}
     if isinstance(error, Overloaded):
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))

@@ -64,10 +64,9 @@ def _cut(tail: str, max_held_chars: int) -> int:
     """How many characters of `tail` may go: all sentences but the last, which may still grow."""
     sentences = split_sentences(tail)
     cut = sentences[-1].start if sentences else 0
-    if len(tail) - cut <= max_held_chars:
-        return cut
-    blank = max((match.end() for match in _BLANK.finditer(tail)), default=0)
-    return max(cut, blank) or len(tail)
+    if len(tail) - cut > max_held_chars:
+        cut = max(cut, max((match.end() for match in _BLANK.finditer(tail)), default=0))
+    return cut if len(tail) - cut <= max_held_chars else len(tail)
 
 
 @dataclass(frozen=True, slots=True)

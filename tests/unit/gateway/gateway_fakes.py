@@ -5,6 +5,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from servicekit.adapters.memory.state_store import MemoryStateStore
+from servicekit.domain.generation import Attempt, Cost, FinishReason, TokenEvent, Usage
+from servicekit.domain.ids import RequestIds
+from servicekit.domain.prompt import PromptRef
+from servicekit.domain.verdict import Action, Surface, Verdict
+from servicekit.ports.clock import SystemClock
+from servicekit.ports.event_bus import OutgoingEvent
+from servicekit.rpc.deadline import Budget
+
 from services.gateway.admission import Admission
 from services.gateway.answer import AnswerEvent
 from services.gateway.answering import Answering, Stages
@@ -27,14 +36,6 @@ from services.gateway.question import Asker, RetrievalMode, SealedFilter
 from services.gateway.routes import Route
 from services.gateway.screening import Screening
 from services.gateway.speculation import Speculation
-from servicekit.adapters.memory.state_store import MemoryStateStore
-from servicekit.domain.generation import Attempt, Cost, FinishReason, TokenEvent, Usage
-from servicekit.domain.ids import RequestIds
-from servicekit.domain.prompt import PromptRef
-from servicekit.domain.verdict import Action, Surface, Verdict
-from servicekit.ports.clock import SystemClock
-from servicekit.ports.event_bus import OutgoingEvent
-from servicekit.rpc.deadline import Budget
 
 ASKER = Asker("acme", "key-1")
 SECRET = "ann@example.org"
@@ -135,7 +136,7 @@ class FakeGenerator:
 
     hook: Hook = no_hook
     tokens: Sequence[str] = ("Kafka keeps ", "records. ", "They have ", "offsets [1].")
-    end: Generated | None = field(default_factory=lambda: generated())
+    end: Generated | None = field(default_factory=lambda: generated())  # noqa: PLW0108  # defined below
     requests: list[GenerationRequest] = field(default_factory=list)
     closed: int = 0
 

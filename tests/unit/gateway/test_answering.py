@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from binnacle.events.v1 import interaction_completed_pb2 as pb
-from services.gateway.answer import AnswerEvent, Completed, Outcome, Retracted, Token, VerdictFound
-from services.gateway.question import Channel, Question, RetrievalMode
-from services.gateway.standing_in import BLOCKED_TEXT, REFUSAL_TEXT
 from servicekit.domain.prompt import Message, Role
 from servicekit.errors import BackendUnavailable, Conflict, InvalidRequest, Overloaded
 
+from services.gateway.answer import AnswerEvent, Completed, Outcome, Retracted, Token, VerdictFound
+from services.gateway.question import Channel, Question, RetrievalMode
+from services.gateway.standing_in import BLOCKED_TEXT, REFUSAL_TEXT
 from tests.unit.gateway.gateway_fakes import (
     ASKER,
     REDACTED,
