@@ -65,7 +65,9 @@ def _field(field: FieldDescriptor, names: dict[str, str]) -> str:
 
 def _type(field: FieldDescriptor, names: dict[str, str]) -> str:
     if _is_map(field):
-        key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        entry = field.message_type
+        assert entry is not None
+        key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
         return f"map<{_bare_type(key, names)}, {_bare_type(value, names)}>"
     bare = _bare_type(field, names)
     if field.is_repeated:

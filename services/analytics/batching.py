@@ -1,0 +1,71 @@
+"""Collects a topic's rows until they are worth an insert, and knows which offsets they reach.
+
+Pure; filled and emptied by the sink.
+"""
+
+from dataclasses import dataclass, field
+
+from aiokafka import ConsumerRecord, TopicPartition
+from servicekit.ports.event_bus import RejectedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is full; whichever comes first."""
+
+    max_rows: int = 50_000
+    max_bytes: int = 16 * 1024 * 1024
+    max_age_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets of a partition, both included, that were gone before they were read."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of one topic with the records they were made of, and what to commit once they are safe.
+
+    `epoch` counts assignments: a batch of an earlier one must not be committed.
+    """
+
+    topic: str
+    epoch: int
+    started_s: float
+    rows: list[bytes] = field(default_factory=list)
+    records: list[ConsumerRecord[bytes, bytes]] = field(default_factory=list)
+    rejected: list[tuple[ConsumerRecord[bytes, bytes], RejectedEvent]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    size_bytes: int = 0
+
+    def add(self, record: ConsumerRecord[bytes, bytes], row: bytes) -> None:
+        """Take a record; an empty row only moves the offset on."""
+        if row:
+            self.rows.append(row)
+            self.records.append(record)
+            self.size_bytes += len(row)
+        self._reach(record)
+
+    def reject(self, record: ConsumerRecord[bytes, bytes], rejection: RejectedEvent) -> None:
+        """Take a record that will be a dead letter."""
+        self.rejected.append((record, rejection))
+        self.size_bytes += len(record.value or b"")
+        self._reach(record)
+
+    def is_due(self, limits: Limits, *, now_s: float) -> bool:
+        """Whether it is full, or old enough not to wait any longer."""
+        return (
+            len(self.rows) >= limits.max_rows
+            or self.size_bytes >= limits.max_bytes
+            or now_s - self.started_s >= limits.max_age_s
+        )
+
+    def _reach(self, record: ConsumerRecord[bytes, bytes]) -> None:
+        self.next_offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1

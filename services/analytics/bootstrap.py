@@ -1,0 +1,78 @@
+"""Wires analytics: the only place that knows which adapters there are."""
+
+import asyncio
+from functools import partial
+
+import structlog
+from binnacle.analytics.v1.analytics_service_pb2_grpc import add_AnalyticsServiceServicer_to_server
+from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
+from servicekit.adapters.kafka.address import parse_address
+from servicekit.errors import BackendTimeout, BackendUnavailable
+from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
+
+from services.analytics.batching import Limits
+from services.analytics.config import Settings
+from services.analytics.migrations import migrate, read_migrations
+from services.analytics.server import SCOPES, SERVICE_NAME, AnalyticsServicer
+from services.analytics.sink import Sink
+from services.analytics.sink_session import SinkSettings
+
+log = structlog.get_logger()
+
+_RETRY_S = 0.5
+
+
+async def build(settings: Settings, stack: Stack) -> Service:
+    """Analytics, its store opened and brought up to date.
+
+    Raises:
+        NotReady: the migrations do not fit the store.
+        BackendUnavailable, BackendTimeout: the store stayed away for `migrate_within_s`.
+    """
+    store: ClickHouseAnalyticsStore = await stack.enter(
+        "analytics_store",
+        open_analytics_store(settings.analytics_store_url, timeout_s=settings.store_timeout_s),
+        ping=lambda opened: opened.ping(),
+    )
+    await _migrate(store, settings)
+    address = parse_address(settings.event_bus_url)
+    sink = Sink(
+        store,
+        servers=address.servers,
+        instance=f"{address.instance}.sink" if address.instance else None,
+        clock=stack.clock,
+        settings=SinkSettings(
+            limits=Limits(
+                max_rows=settings.batch_rows,
+                max_bytes=settings.batch_bytes,
+                max_age_s=settings.batch_age_s,
+            ),
+            max_buffered_bytes=settings.max_buffered_bytes,
+        ),
+    )
+    return Service(
+        name="analytics",
+        rpc_services=(
+            RpcService(
+                SERVICE_NAME,
+                partial(add_AnalyticsServiceServicer_to_server, AnalyticsServicer(store, stack.clock)),
+                scopes=SCOPES,
+            ),
+        ),
+        tasks=(BackgroundTask("sink", sink.run),),
+    )
+
+
+async def _migrate(store: ClickHouseAnalyticsStore, settings: Settings) -> None:
+    """The store may start later than this service."""
+    migrations = read_migrations(settings.migrations_dir)
+    async with asyncio.timeout(settings.migrate_within_s):
+        while True:
+            try:
+                await store.create_database()
+                await migrate(store, migrations)
+            except (BackendUnavailable, BackendTimeout) as error:
+                log.warning("migrations.waiting", error=error.message[:300])
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return

@@ -1,0 +1,144 @@
+"""Kafka → ClickHouse: keeps a consumer going through outages of either side, for as long as the service runs.
+
+A background task of `services.analytics`, wired in `bootstrap.py`. It speaks to aiokafka directly, because it
+hands on bytes in large batches, which no event handler does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from servicekit.errors import BackendUnavailable, BinnacleError
+from servicekit.events.dead_letters import DeadLetter
+from servicekit.ports.analytics_store import AnalyticsStore
+from servicekit.ports.clock import Clock
+
+from services.analytics.sink_session import BrokerLostError, SinkSession, SinkSettings
+from services.analytics.tables import TopicTable, read_tables
+from services.analytics.writing import BatchWriter
+
+log = structlog.get_logger()
+
+_RETRY_S = 1.0
+_SESSION_MS = 10_000
+_HEARTBEAT_MS = 3_000
+_FETCH_WAIT_MS = 100
+_SEND_WITHIN_S = 10.0
+_STOP_WITHIN_S = 5.0
+
+
+class Sink:
+    """`instance`, unique among replicas, makes its membership static: a restart spares the session timeout."""
+
+    def __init__(
+        self,
+        store: AnalyticsStore,
+        *,
+        servers: Sequence[str],
+        instance: str | None,
+        clock: Clock,
+        settings: SinkSettings,
+    ) -> None:
+        self._store = store
+        self._servers = list(servers)
+        self._instance = instance
+        self._clock = clock
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                tables = await read_tables(self._store)
+                await self._run_session(tables)
+            except (BinnacleError, BrokerLostError, KafkaError, OSError) as error:
+                log.warning("sink.session_ended", error=repr(error), retry_in_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _run_session(self, tables: Mapping[str, TopicTable]) -> None:
+        dead_letters = DeadLetterSender(self._servers)
+        writer = BatchWriter(self._store, group=self._settings.group, send_dead_letter=dead_letters.send)
+        try:
+            async with self._consumer() as consumer:
+                session = SinkSession(
+                    consumer, tables=tables, writer=writer, clock=self._clock, settings=self._settings
+                )
+                try:
+                    await session.run()
+                except* BrokerLostError as lost:
+                    raise BrokerLostError(str(lost.exceptions[0])) from lost
+        finally:
+            await dead_letters.close()
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers,
+            group_id=self._settings.group,
+            group_instance_id=self._instance,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=_SESSION_MS,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+        )
+        try:
+            await consumer.start()
+            yield consumer
+        finally:
+            await _stopped(consumer)
+
+
+class DeadLetterSender:
+    """Sends dead letters; connects when the first one comes."""
+
+    def __init__(self, servers: Sequence[str]) -> None:
+        self._servers = list(servers)
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, letter: DeadLetter) -> None:
+        """Send and wait for the acknowledgement.
+
+        Raises:
+            BackendUnavailable: not acknowledged within 10 s.
+        """
+        try:
+            async with asyncio.timeout(_SEND_WITHIN_S):
+                producer = await self._started()
+                await producer.send_and_wait(
+                    letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers)
+                )
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise BackendUnavailable(
+                f"kafka did not take a dead letter for {letter.topic}: {error!r}", reason="DEAD_LETTER_NOT_SENT"
+            ) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._producer is not None:
+            await _stopped(self._producer)
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(bootstrap_servers=self._servers, acks="all", enable_idempotence=True)
+                try:
+                    await producer.start()
+                except BaseException:
+                    await _stopped(producer)
+                    raise
+                self._producer = producer
+        return self._producer
+
+
+async def _stopped(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """Stop a client that may have lost its broker, which must not keep the service from ending."""
+    try:
+        async with asyncio.timeout(_STOP_WITHIN_S):
+            await client.stop()
+    except (KafkaError, TimeoutError, OSError) as error:
+        log.warning("sink.client_left_behind", client=type(client).__name__, error=repr(error))

@@ -1,0 +1,266 @@
+"""One consumer's life: fetches, batches by topic, stores, then commits exactly what was stored.
+
+Started by `sink.py`, again and again for as long as the service runs. What survives a kill -9 is what was
+committed; everything stored beyond that is stored once more and collapses by its event id.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError, NotReady, Overloaded
+from servicekit.events.metrics import LAG
+from servicekit.events.topics import TOPICS
+from servicekit.ports.clock import Clock
+from servicekit.ports.event_bus import RejectedEvent
+
+from services.analytics.batching import Batch, Gap, Limits
+from services.analytics.metrics import BUFFERED_BYTES, LOST_RECORDS, RETRIES, STORE_SECONDS
+from services.analytics.record_bytes import RowEncoder
+from services.analytics.tables import TopicTable
+from services.analytics.writing import BatchWriter
+
+log = structlog.get_logger()
+
+_POLL_MS = 100
+_POLL_RECORDS = 500
+_INSERTS_AT_ONCE = 2
+_MAX_BACKOFF_S = 5.0
+_PROBE_AFTER_S = 3.0
+_PROBE_WITHIN_S = 3.0
+_PROBES_LOST = 3
+_REVOKE_WITHIN_S = 5.0
+_DRAIN_WITHIN_S = 10.0
+_RETRIED = (BackendUnavailable, BackendTimeout, Overloaded, NotReady)
+
+Records = Sequence[ConsumerRecord[bytes, bytes]]
+
+
+class BrokerLostError(Exception):
+    """The brokers this consumer knows do not answer; a fresh one may find others."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """`max_buffered_bytes` bounds what waits in memory while ClickHouse is away."""
+
+    group: str = "analytics"
+    limits: Limits = field(default_factory=Limits)
+    max_buffered_bytes: int = 64 * 1024 * 1024
+
+
+class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Runs on a started consumer that has no subscription yet."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        *,
+        tables: Mapping[str, TopicTable],
+        writer: BatchWriter,
+        clock: Clock,
+        settings: SinkSettings,
+    ) -> None:
+        self._consumer = consumer
+        self._tables = tables
+        self._writer = writer
+        self._clock = clock
+        self._settings = settings
+        self._encoders = {topic: RowEncoder(topic, message_name=TOPICS[topic].message) for topic in tables}
+        self._filling: dict[str, Batch] = {}
+        self._storing: dict[str, tuple[Batch, asyncio.Task[None]]] = {}
+        self._slots = asyncio.Semaphore(_INSERTS_AT_ONCE)
+        self._expected: dict[TopicPartition, int] = {}
+        self._epoch = 0
+        self._heard_s = clock.monotonic_s()
+        self._probes_lost = 0
+
+    async def run(self) -> None:
+        """Until cancelled; then what is in hand is stored and committed, within 10 s.
+
+        Raises:
+            BrokerLostError: the brokers are gone.
+        """
+        self._consumer.subscribe(list(self._tables), listener=self)
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                while True:
+                    await self._fetch()
+                    self._store_due(tasks)
+                    self._throttle()
+                    await self._probe()
+            except asyncio.CancelledError:
+                await self._drain(tasks)
+                raise
+            except BrokerLostError:
+                self._abandon()
+                raise
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """What is being stored may finish and commit; the rest is read again by whoever comes next."""
+        if not revoked:
+            return
+        self._filling.clear()
+        await self._finish_storing(within_s=_REVOKE_WITHIN_S)
+        self._abandon()
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """A new epoch: positions come from the commits, and older batches commit no more."""
+        self._epoch += 1
+        self._filling.clear()
+        self._expected.clear()
+        log.info("sink.assigned", partitions=len(assigned), epoch=self._epoch)
+
+    async def _fetch(self) -> None:
+        fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        if fetched:
+            self._heard_s = self._clock.monotonic_s()
+            self._probes_lost = 0
+        for partition, records in fetched.items():
+            self._take(partition, records)
+
+    def _take(self, partition: TopicPartition, records: Records) -> None:
+        topic = partition.topic
+        batch = self._filling.get(topic)
+        if batch is None:
+            batch = Batch(topic=topic, epoch=self._epoch, started_s=self._clock.monotonic_s())
+            self._filling[topic] = batch
+        self._notice_gap(partition, records[0].offset, batch)
+        encoder = self._encoders[topic]
+        for record in records:
+            try:
+                batch.add(record, encoder.encode(record))
+            except RejectedEvent as rejection:
+                batch.reject(record, rejection)
+        self._expected[partition] = records[-1].offset + 1
+
+    def _notice_gap(self, partition: TopicPartition, offset: int, batch: Batch) -> None:
+        """Offsets that are skipped were evicted or expired unread; a compacted topic skips them by design."""
+        expected = self._expected.get(partition, offset)
+        if offset < expected:
+            log.warning("sink.offsets_restarted", topic=partition.topic, partition=partition.partition, offset=offset)
+        if offset <= expected or TOPICS[partition.topic].compacted:
+            return
+        gap = Gap(partition.topic, partition.partition, expected, offset - 1)
+        batch.gaps.append(gap)
+        LOST_RECORDS.labels(topic=gap.topic).inc(offset - expected)
+        log.warning(
+            "sink.records_lost",
+            topic=gap.topic,
+            partition=gap.partition,
+            first_offset=gap.first_offset,
+            last_offset=gap.last_offset,
+        )
+
+    def _store_due(self, tasks: asyncio.TaskGroup, *, everything: bool = False) -> None:
+        now_s = self._clock.monotonic_s()
+        for topic, batch in list(self._filling.items()):
+            due = everything or batch.is_due(self._settings.limits, now_s=now_s)
+            if due and topic not in self._storing:
+                del self._filling[topic]
+                task = tasks.create_task(self._store(batch), name=f"store {topic}")
+                self._storing[topic] = batch, task
+                task.add_done_callback(partial(self._forget, topic))
+
+    def _forget(self, topic: str, _done: asyncio.Task[None]) -> None:
+        self._storing.pop(topic, None)
+
+    async def _store(self, batch: Batch) -> None:
+        failures = 0
+        with STORE_SECONDS.labels(topic=batch.topic).time():
+            while True:
+                try:
+                    async with self._slots:
+                        await self._writer.write(batch, self._tables[batch.topic])
+                    break
+                except _RETRIED as error:
+                    failures += 1
+                    await self._back_off(batch, error, failures)
+        await self._commit(batch)
+
+    async def _back_off(self, batch: Batch, error: BinnacleError, failures: int) -> None:
+        wait_s = min(_MAX_BACKOFF_S, 0.1 * 2**failures)
+        RETRIES.labels(topic=batch.topic, reason=error.reason).inc()
+        log.warning(
+            "sink.store_failed",
+            topic=batch.topic,
+            rows=len(batch.rows),
+            reason=error.reason,
+            error=error.message[:300],
+            retry_in_s=wait_s,
+        )
+        await asyncio.sleep(wait_s)
+
+    async def _commit(self, batch: Batch) -> None:
+        """Only what was stored, only for partitions that are still ours, only in the epoch they were read in."""
+        if batch.epoch != self._epoch:
+            return
+        owned = self._consumer.assignment()
+        offsets = {partition: offset for partition, offset in batch.next_offsets.items() if partition in owned}
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except (KafkaError, IllegalStateError) as error:
+            # Stored and not committed: read again by whoever owns the partition, and collapsed.
+            log.warning("sink.commit_failed", topic=batch.topic, error=repr(error))
+            return
+        self._show_lag(batch)
+        log.debug("sink.stored", topic=batch.topic, rows=len(batch.rows), bytes=batch.size_bytes)
+
+    def _show_lag(self, batch: Batch) -> None:
+        lag = sum(
+            max(0, (self._consumer.highwater(partition) or 0) - self._expected.get(partition, 0))
+            for partition in self._consumer.assignment()
+            if partition.topic == batch.topic and partition in self._expected
+        )
+        LAG.labels(topic=batch.topic, group=self._settings.group).set(lag)
+
+    def _throttle(self) -> None:
+        """Stop fetching while too much waits; what is not fetched only lags."""
+        waiting = [*self._filling.values(), *(batch for batch, _task in self._storing.values())]
+        size_bytes = sum(batch.size_bytes for batch in waiting)
+        BUFFERED_BYTES.set(size_bytes)
+        paused = self._consumer.paused()
+        if size_bytes > self._settings.max_buffered_bytes and not paused:
+            self._consumer.pause(*self._consumer.assignment())
+            log.warning("sink.paused", buffered_bytes=size_bytes)
+        elif paused and size_bytes < self._settings.max_buffered_bytes // 2:
+            self._consumer.resume(*paused)
+            log.info("sink.resumed", buffered_bytes=size_bytes)
+
+    async def _probe(self) -> None:
+        """Ask after silence: the client never looks for brokers beyond those it once knew."""
+        if self._clock.monotonic_s() - self._heard_s < _PROBE_AFTER_S:
+            return
+        self._heard_s = self._clock.monotonic_s()
+        try:
+            async with asyncio.timeout(_PROBE_WITHIN_S):
+                await self._consumer.topics()
+        except (KafkaError, TimeoutError) as error:
+            self._probes_lost += 1
+            if self._probes_lost >= _PROBES_LOST:
+                raise BrokerLostError(f"no broker answers: {error!r}") from error
+        else:
+            self._probes_lost = 0
+
+    async def _drain(self, tasks: asyncio.TaskGroup) -> None:
+        await self._finish_storing(within_s=_DRAIN_WITHIN_S)
+        self._store_due(tasks, everything=True)
+        await self._finish_storing(within_s=_DRAIN_WITHIN_S)
+        self._abandon()
+
+    async def _finish_storing(self, *, within_s: float) -> None:
+        running = [task for _batch, task in self._storing.values()]
+        if running:
+            await asyncio.wait(running, timeout=within_s)
+
+    def _abandon(self) -> None:
+        """Let go of what is not stored; it is not committed either, so it is read again."""
+        self._filling.clear()
+        for _batch, task in list(self._storing.values()):
+            task.cancel()
