@@ -28,15 +28,20 @@ _ENDINGS = {
 _Kind = feedback_recorded_pb2.FeedbackType
 
 
-def interaction_from(message: interaction_completed_pb2.InteractionCompleted, *, tenant: str) -> Interaction:
-    """The interaction to score; an outcome unknown to this version counts as unfinished."""
+def interaction_from(
+    message: interaction_completed_pb2.InteractionCompleted, *, tenant: str, record_time: datetime
+) -> Interaction:
+    """The interaction to score; an outcome unknown to this version counts as unfinished.
+
+    `record_time` stands in for a missing time of completion.
+    """
     context = Context(
         request_id=message.request_id,
         tenant=tenant,
         route=message.route,
         model=message.model,
         prompt_version=message.prompt.version,
-        interaction_time=_datetime(message.complete_time) if message.HasField("complete_time") else None,
+        interaction_time=_datetime(message.complete_time) if message.HasField("complete_time") else record_time,
     )
     subject = Subject(
         question=message.query,
@@ -61,7 +66,8 @@ def feedback_from(message: feedback_recorded_pb2.FeedbackRecorded) -> Feedback:
         kind, value = FeedbackKind.THUMBS, 1.0 if message.thumbs_up else -1.0
     elif message.kind == _Kind.FEEDBACK_TYPE_CORRECTION:
         kind = FeedbackKind.CORRECTION
-    return Feedback(message.feedback_id, message.request_id, kind, value)
+    record_time = _datetime(message.record_time)
+    return Feedback(message.feedback_id, message.request_id, kind, value, record_time)
 
 
 def evaluation_to(evaluation: Evaluation) -> evaluation_scored_pb2.EvaluationScored:

@@ -43,6 +43,7 @@ class Context:
     model: str = ""
     prompt_version: str = ""
     interaction_time: datetime | None = None
+    """When it ended; of feedback, when the request was accepted. A repeat never changes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class Evaluator:
     def evaluate_feedback(self, feedback: Feedback, *, tenant: str) -> Evaluation:
         """The feedback as a score; its route is empty when the interaction was not seen by this process."""
         score = score_feedback(feedback)
-        context = self._contexts.get((tenant, feedback.request_id)) or Context(feedback.request_id, tenant)
+        known = self._contexts.get((tenant, feedback.request_id)) or Context(feedback.request_id, tenant)
+        context = replace(known, interaction_time=feedback.interaction_time)
         identity = evaluation_id(feedback.request_id, score, feedback_id=feedback.feedback_id)
         return Evaluation(identity, context, score, self._clock.now(), feedback_id=feedback.feedback_id)
 

@@ -45,7 +45,7 @@ class EvaluatorEvents:
         """
         message = decode(event, InteractionCompleted)
         _require_request_id(message.request_id)
-        interaction = interaction_from(message, tenant=event.envelope.tenant)
+        interaction = interaction_from(message, tenant=event.envelope.tenant, record_time=event.time)
         await self._publish(await self._evaluator.evaluate_interaction(interaction))
 
     async def on_feedback(self, event: ReceivedEvent) -> None:

@@ -4,12 +4,17 @@ Pure; called by `evaluating.py`.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from servicekit.domain.score import Score, Unmeasured
 
 FEEDBACK_VERSION = "normalised-1"
 _LOWEST_RATING, _HIGHEST_RATING = 1.0, 5.0
+_UUID_CHARS = 36
+_UUID_TIME_ORDERED = 7
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FeedbackKind(StrEnum):
@@ -29,6 +34,22 @@ class Feedback:
     request_id: str
     kind: FeedbackKind
     value: float | None
+    record_time: datetime
+
+    @property
+    def interaction_time(self) -> datetime:
+        """When the rated request was accepted, to the millisecond, as its id (a UUIDv7 in front) tells.
+
+        The same for every repeat of the event, whatever this process has seen of the interaction. The time of
+        the feedback itself stands in for an id that tells none.
+        """
+        try:
+            identity = UUID(self.request_id[:_UUID_CHARS])
+        except ValueError:
+            return self.record_time
+        if identity.version != _UUID_TIME_ORDERED:
+            return self.record_time
+        return _EPOCH + timedelta(milliseconds=identity.int >> 80)
 
 
 def score_feedback(feedback: Feedback) -> Score:
