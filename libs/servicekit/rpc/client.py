@@ -19,6 +19,7 @@ from servicekit.telemetry.tracing import TRACEPARENT, current_traceparent
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_ATTEMPTS = 3
+_RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _EXPIRED_S = -1.0  # gRPC answers DEADLINE_EXCEEDED at once, without a call
 
 _Metadata = tuple[tuple[str, str | bytes], ...]
@@ -64,7 +65,7 @@ async def open_channel(
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.enable_http_proxy", 0),
     ]
-    uri = target if ":///" in target or target.startswith("unix:") else f"dns:///{target}"
+    uri = target if target.startswith(_RESOLVERS) else f"dns:///{target}"
     inner = (
         grpc.aio.insecure_channel(uri, options)
         if credentials is None
