@@ -11,7 +11,6 @@ it repeats.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from servicekit.domain.sentences import STOP_WORDS, Sentence, split_sentences, stem
 from servicekit.domain.verdict import Span
@@ -31,7 +30,9 @@ _CITATION = re.compile(r"\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _LIST_MARKER = re.compile(r"^\s*\d{1,3}[.)]\s+")
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+_NAME = re.compile(r"[\w.]+")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|\w*[A-Za-z0-9]_\w+|[a-z]+[A-Z]\w*")
+_LONGEST_NAME = 128
 _ABBREVIATION = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 _UNITS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -157,9 +158,7 @@ class _Statement:
     @classmethod
     def of(cls, text: str) -> "_Statement":
         tokens = [token.lower().replace(_APOSTROPHE, "'") for token in _TOKEN.findall(text)]
-        terms = frozenset(
-            _normal(token) for token in tokens if token not in STOP_WORDS and not _negates(token)
-        )
+        terms = frozenset(_normal(token) for token in tokens if token not in STOP_WORDS and not _negates(token))
         return cls(terms, any(_negates(token) for token in tokens))
 
     def repeats(self, other: "_Statement") -> bool:
@@ -188,7 +187,6 @@ def _terms(text: str) -> set[str]:
     return {_normal(token.lower()) for token in _TOKEN.findall(text)}
 
 
-@lru_cache(maxsize=65_536)
 def _normal(word: str) -> str:
     """A comparable form: no possessive, spelled numbers as digits, ordinals as cardinals, else the stem."""
     word = word.replace(_APOSTROPHE, "'").removesuffix("'s")
@@ -201,14 +199,18 @@ def _normal(word: str) -> str:
 def _numbers(text: str) -> tuple[str, ...]:
     """Numbers without thousands separators; those spelled out too (not "one", mostly a pronoun)."""
     digits = (number.replace(",", "").rstrip(".") for number in _NUMBER.findall(text))
-    spelled = (
-        _SPELLED_NUMBERS[word.lower()] for word in _TOKEN.findall(text) if word.lower() in _SPELLED_NUMBERS
-    )
+    spelled = (_SPELLED_NUMBERS[word.lower()] for word in _TOKEN.findall(text) if word.lower() in _SPELLED_NUMBERS)
     return (*digits, *spelled)
 
 
 def _identifiers(text: str) -> tuple[str, ...]:
-    return tuple(name for name in _IDENTIFIER.findall(text) if not _ABBREVIATION.fullmatch(name))
+    """`module.name`, `snake_case` and `camelCase`, not `e.g.`; too long a run of letters is no name."""
+    names = (match.group().strip(".") for match in _NAME.finditer(text))
+    return tuple(name for name in names if len(name) <= _LONGEST_NAME and _is_identifier(name))
+
+
+def _is_identifier(name: str) -> bool:
+    return bool(_IDENTIFIER.fullmatch(name)) and not _ABBREVIATION.fullmatch(name)
 
 
 def _negates(token: str) -> bool:

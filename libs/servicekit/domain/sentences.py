@@ -12,6 +12,7 @@ from sentencex import get_sentence_boundaries
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _STEMMER = snowballstemmer.stemmer("english")
+_LONGEST_WORD = 64
 STOP_WORDS = frozenset(
     "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
     "its may me might must my no nor not of on or our shall she should so than that the their them then there these "
@@ -42,9 +43,16 @@ def split_sentences(text: str, *, language: str = "en") -> tuple[Sentence, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """The Snowball (English) stem of a lower-cased word."""
+    """The Snowball (English) stem of a lower-cased word; a word too long to be one stays as it is.
+
+    The stemmer's time grows with the square of the length: a minute for a word of 60,000 letters.
+    """
+    return _stem(word) if len(word) <= _LONGEST_WORD else word
+
+
+@lru_cache(maxsize=65_536)
+def _stem(word: str) -> str:
     return str(_STEMMER.stemWord(word))
 
 

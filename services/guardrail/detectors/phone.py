@@ -61,11 +61,12 @@ def _score(text: str, span: Span) -> float:
         return 0.0
     if written.startswith(("+", "00")):
         return 0.95 if _is_possible("+" + written.lstrip("+0")) else 0.0
-    if _OTHER.first(written) or not any(_is_valid(written, region) for region in _REGIONS):
+    announced = _CONTEXT.first(text[max(0, span.start - _CONTEXT_CHARS) : span.start])
+    if not (announced or _is_written_as_phone(written)) or _OTHER.first(written):
         return 0.0
-    if _CONTEXT.first(text[max(0, span.start - _CONTEXT_CHARS) : span.start]):
-        return 0.8
-    return 0.6 if _is_written_as_phone(written) else 0.0
+    if not any(_is_valid(written, region) for region in _REGIONS):
+        return 0.0
+    return 0.8 if announced else 0.6
 
 
 def _is_written_as_phone(written: str) -> bool:

@@ -52,10 +52,10 @@ _PLUGINS: Mapping[str, type[RegexBasedDetector]] = {
     "secret.twilio_key": TwilioKeyDetector,
     "secret.url_credentials": BasicAuthDetector,
 }
-_KEY_BLOCK = LinearPattern(
-    r"(?:-----)?BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?(?:-----)?(?s:.*?)"
-    r"(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)"
-)
+_KEY_END = LinearPattern(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
+_KEY_LINE = LinearPattern(r"[A-Za-z0-9+/=]{32,}")
+_KEY_LINES = LinearPattern(r"^-*(?:(?:\s|\\r|\\n)*[A-Za-z0-9+/=]{32,})+(?:(?:\s|\\r|\\n)*[A-Za-z0-9+/]+={1,2})?")
+_LONGEST_KEY = 16_384
 _TOKEN_REST = LinearPattern(r"^[A-Za-z0-9_=\-]*(?:\.[A-Za-z0-9_=\-]+)*")
 _LONGEST_TOKEN = 8_192
 _PLACEHOLDERS = LinearPattern(
@@ -83,8 +83,12 @@ class SecretDetector:
         for position in self._any.matching(text):
             rule, pattern = self._rules[position], self._patterns[position]
             group = 1 if rule == "secret.url_credentials" else 0
+            done = 0
             for span in pattern.spans(text, group=group):
+                if span.start < done:
+                    continue
                 whole = _whole(rule, text, span)
+                done = whole.end
                 if _is_genuine(rule, text[whole.start : whole.end]):
                     yield Finding(rule, 0.95, whole, "SECRET", "A credential.")
 
@@ -100,9 +104,9 @@ def _sources(plugin: type[RegexBasedDetector]) -> Iterator[str]:
 def _whole(rule: str, text: str, span: Span) -> Span:
     """The credential to its end: plugins stop at a key's first line and before a token's signature."""
     if rule == "secret.private_key":
-        lead = text.rfind("-----", max(0, span.start - 5), span.start)
-        block = _KEY_BLOCK.first(text, start=span.start if lead < 0 else lead)
-        return block or span
+        rest = text[span.end : span.end + _LONGEST_KEY]
+        last = _KEY_END.first(rest) or _KEY_LINES.first(rest)
+        return Span(span.start, span.end + (last.end if last else 0))
     if rule == "secret.jwt":
         rest = _TOKEN_REST.first(text[span.end : span.end + _LONGEST_TOKEN])
         return Span(span.start, span.end + (rest.end if rest else 0))
@@ -110,7 +114,9 @@ def _whole(rule: str, text: str, span: Span) -> Span:
 
 
 def _is_genuine(rule: str, secret: str) -> bool:
-    """Leave out what only looks like one: a token that does not decode, a password that stands for a password."""
+    """Leave out a key's name without a key, a token that does not decode, a password that stands for one."""
+    if rule == "secret.private_key":
+        return _KEY_LINE.first(secret) is not None
     if rule == "secret.jwt":
         return JwtTokenDetector.is_formally_valid(secret)
     return not (rule == "secret.url_credentials" and _PLACEHOLDERS.first(secret))
