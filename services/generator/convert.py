@@ -1,0 +1,221 @@
+"""Protobuf ↔ the generator's domain types, with the bounds that the proto states. Nothing else touches messages."""
+
+from binnacle.generator.v1 import generator_service_pb2 as rpc
+from binnacle.type.v1 import chunk_pb2, generation_pb2, text_pb2
+from servicekit.domain.chunk import Chunk, Citation, MetadataScalar, ScoredChunk
+from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, Usage
+from servicekit.domain.prompt import Message, Role, Sampling
+from servicekit.errors import InvalidRequest
+
+from services.generator.generating import Answer, Question
+from services.generator.models import ModelStatus
+from services.generator.packing import Prompt
+
+MAX_QUESTION_CHARS = 32_768
+MAX_CHUNKS = 100
+MAX_CHUNK_CHARS = 65_536
+MAX_MESSAGES = 64
+MAX_NAME_CHARS = 128
+MAX_COUNT_CHARS = 1_048_576
+_MICROSECONDS = 1_000_000
+
+_ROLES = {
+    text_pb2.ROLE_SYSTEM: Role.SYSTEM,
+    text_pb2.ROLE_USER: Role.USER,
+    text_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
+}
+_FINISH_REASONS = {
+    FinishReason.STOP: generation_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
+    FinishReason.CONTENT_FILTER: generation_pb2.FINISH_REASON_CONTENT_FILTER,
+    FinishReason.CANCELLED: generation_pb2.FINISH_REASON_CANCELLED,
+    FinishReason.ERROR: generation_pb2.FINISH_REASON_ERROR,
+    FinishReason.DEADLINE: generation_pb2.FINISH_REASON_DEADLINE,
+}
+
+
+def question_from(message: rpc.GenerateAnswerRequest) -> Question:
+    """The question, every bound checked."""
+    _bounded("question", message.question, 1, MAX_QUESTION_CHARS)
+    if not message.question.strip():
+        raise InvalidRequest("question must not be blank", field="question")
+    if len(message.chunks) > MAX_CHUNKS:
+        raise InvalidRequest(f"chunks must be at most {MAX_CHUNKS}, got {len(message.chunks)}", field="chunks")
+    if len(message.history) > MAX_MESSAGES:
+        raise InvalidRequest(
+            f"history must be at most {MAX_MESSAGES} messages, got {len(message.history)}", field="history"
+        )
+    for name in ("model", "prompt_id", "request_id"):
+        _bounded(name, getattr(message, name), 0, MAX_NAME_CHARS)
+    chunks = [_chunk_from(chunk, f"chunks[{index}]") for index, chunk in enumerate(message.chunks)]
+    history = [_message_from(one, f"history[{index}]") for index, one in enumerate(message.history)]
+    return Question(
+        prompt=Prompt(message.question, chunks, history),
+        model=message.model,
+        sampling=_sampling_from(message.sampling),
+        prompt_id=message.prompt_id,
+        request_id=message.request_id,
+    )
+
+
+def count_from(message: rpc.CountTokensRequest) -> tuple[str, str]:
+    """The text to count, and the alias."""
+    _bounded("text", message.text, 0, MAX_COUNT_CHARS)
+    _bounded("model", message.model, 0, MAX_NAME_CHARS)
+    return message.text, message.model
+
+
+def token_to(event: TokenEvent) -> rpc.GenerateAnswerResponse:
+    """A piece of the answer."""
+    return rpc.GenerateAnswerResponse(token=rpc.TokenDelta(text=event.text, token_count=event.token_count))
+
+
+def answer_to(answer: Answer) -> rpc.GenerateAnswerResponse:
+    """The end."""
+    end = rpc.GenerationEnd(
+        answer=answer.text,
+        citations=[_citation_to(citation) for citation in answer.citations.resolved],
+        invalid_markers=answer.citations.invalid,
+        usage=_usage_to(answer.usage),
+        cost_microusd=answer.cost.microusd,
+        price_version=answer.cost.price_version,
+        finish_reason=_FINISH_REASONS[answer.finish_reason],
+        attempts=[_attempt_to(attempt) for attempt in answer.attempts],
+        prompt=generation_pb2.PromptRef(
+            prompt_id=answer.prompt.prompt_id,
+            version=answer.prompt.version,
+            hash=answer.prompt.hash,
+            few_shot_set=answer.prompt.few_shot_set,
+        ),
+        packed_chunk_ids=[item.scored.chunk.chunk_id for item in answer.packed.context],
+        dropped_chunks=answer.packed.dropped_chunks,
+        dropped_messages=answer.packed.dropped_messages,
+        degradations=[generation_pb2.Degradation(rung=d.rung, cause=d.cause) for d in answer.degradations],
+        refused=answer.refused,
+    )
+    return rpc.GenerateAnswerResponse(end=end)
+
+
+def count_to(count: TokenCount) -> rpc.CountTokensResponse:
+    """A number of tokens."""
+    return rpc.CountTokensResponse(token_count=count.tokens, estimated=count.estimated)
+
+
+def model_to(status: ModelStatus) -> rpc.Model:
+    """An alias."""
+    info, price = status.info, status.route.price
+    return rpc.Model(
+        alias=status.route.alias,
+        model=info.model if info else "",
+        revision=info.revision if info else "",
+        context_window_tokens=info.max_total_tokens if info else 0,
+        input_price_microusd=price.input_microusd,
+        output_price_microusd=price.output_microusd,
+        price_version=price.version,
+        available=status.available,
+    )
+
+
+def _chunk_from(message: chunk_pb2.ScoredChunk, field: str) -> ScoredChunk:
+    chunk = message.chunk
+    _bounded(f"{field}.chunk.text", chunk.text, 1, MAX_CHUNK_CHARS)
+    return ScoredChunk(
+        chunk=Chunk(
+            chunk_id=chunk.chunk_id,
+            document_id=chunk.document_id,
+            revision=chunk.revision,
+            content_hash=chunk.content_hash,
+            text=chunk.text,
+            title=chunk.title,
+            source_uri=chunk.source_uri,
+            heading_path=tuple(chunk.heading_path),
+            start=chunk.span.start,
+            end=chunk.span.end,
+            ordinal=chunk.ordinal,
+            token_count=chunk.token_count,
+            metadata={name: _scalar_from(value) for name, value in chunk.metadata.items()},
+        ),
+        rank=message.rank,
+        score=message.score,
+        dense_score=message.dense_score if message.HasField("dense_score") else None,
+        sparse_score=message.sparse_score if message.HasField("sparse_score") else None,
+    )
+
+
+def _scalar_from(value: chunk_pb2.MetadataValue) -> MetadataScalar:
+    kind = value.WhichOneof("kind")
+    scalar: MetadataScalar = "" if kind is None else getattr(value, kind)
+    return scalar
+
+
+def _message_from(message: text_pb2.Message, field: str) -> Message:
+    role = _ROLES.get(message.role)
+    if role is None:
+        raise InvalidRequest(
+            f"{field}.role must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT, got {message.role}", field=f"{field}.role"
+        )
+    _bounded(f"{field}.content", message.content, 1, MAX_QUESTION_CHARS)
+    return Message(role, message.content)
+
+
+def _sampling_from(message: generation_pb2.Sampling) -> Sampling:
+    def given(name: str) -> float | None:
+        return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]  # a field's name
+
+    return Sampling(
+        temperature=given("temperature"),
+        top_p=given("top_p"),
+        top_k=message.top_k if message.HasField("top_k") else None,
+        max_output_tokens=message.max_output_tokens if message.HasField("max_output_tokens") else None,
+        stop=tuple(message.stop),
+        seed=message.seed if message.HasField("seed") else None,
+        frequency_penalty=given("frequency_penalty"),
+        presence_penalty=given("presence_penalty"),
+    )
+
+
+def _citation_to(citation: Citation) -> chunk_pb2.Citation:
+    chunk = citation.chunk
+    return chunk_pb2.Citation(
+        marker=citation.marker,
+        answer_span=text_pb2.Span(start=citation.start, end=citation.end),
+        chunk_id=chunk.chunk_id,
+        document_id=chunk.document_id,
+        revision=chunk.revision,
+        content_hash=chunk.content_hash,
+        source_span=text_pb2.Span(start=chunk.start, end=chunk.end),
+        title=chunk.title,
+        source_uri=chunk.source_uri,
+    )
+
+
+def _usage_to(usage: Usage) -> generation_pb2.Usage:
+    return generation_pb2.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        estimated=usage.estimated,
+    )
+
+
+def _attempt_to(attempt: Attempt) -> generation_pb2.Attempt:
+    return generation_pb2.Attempt(
+        number=attempt.number,
+        model_alias=attempt.model_alias,
+        model=attempt.model,
+        revision=attempt.revision,
+        engine=attempt.engine,
+        adapter=attempt.adapter,
+        usage=_usage_to(attempt.usage),
+        cost_microusd=attempt.cost.microusd,
+        price_version=attempt.cost.price_version,
+        duration_us=round(attempt.duration_s * _MICROSECONDS),
+        time_to_first_token_us=round((attempt.time_to_first_token_s or 0) * _MICROSECONDS),
+        finish_reason=_FINISH_REASONS[attempt.finish_reason],
+        error_reason=attempt.error_reason,
+    )
+
+
+def _bounded(field: str, text: str, least: int, most: int) -> None:
+    if not least <= len(text) <= most:
+        raise InvalidRequest(f"{field} must be {least} to {most} characters, got {len(text)}", field=field)

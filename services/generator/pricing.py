@@ -1,0 +1,27 @@
+"""What tokens cost. Pure; used for every attempt by `attempting.py`."""
+
+from dataclasses import dataclass
+
+from servicekit.domain.generation import Cost, Usage
+
+_PRICED_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Prices of a million tokens in millionths of a US dollar; cached input tokens cost `cached_microusd`."""
+
+    input_microusd: int = 0
+    output_microusd: int = 0
+    cached_microusd: int = 0
+    version: str = "unpriced"
+
+    def cost(self, usage: Usage) -> Cost:
+        """The cost of one attempt, rounded half up to a whole micro-dollar once, at the end."""
+        cached = min(usage.cached_tokens, usage.input_tokens)
+        exact = (
+            (usage.input_tokens - cached) * self.input_microusd
+            + cached * self.cached_microusd
+            + usage.output_tokens * self.output_microusd
+        )
+        return Cost((exact + _PRICED_TOKENS // 2) // _PRICED_TOKENS, self.version)
