@@ -26,7 +26,7 @@ _CHUNK_BYTES = 65536
 _WAKE_EVERY_S = 0.005
 WHAT_IT_LACKS = (
     "in memory: gone when it stops; keeps about 5 MiB a partition and evicts what is older, read or not; "
-    "no retention, compaction, lookup by time or topic administration"
+    "one live member a consumer group; no retention, compaction, lookup by time or topic administration"
 )
 
 

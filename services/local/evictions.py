@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
-from servicekit.events.topics import TOPICS
+from servicekit.events.topics import TOPICS, consumer_group
 
 _TIMEOUT_S = 5.0
+# Its sink is one consumer of all its topics.
+_ONE_GROUP_FOR_ALL = frozenset({"analytics"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,12 @@ class Eviction:
 
 
 def registered_groups() -> Mapping[str, Sequence[str]]:
-    """The topics that each consuming service reads, by its group."""
+    """The topics of each consumer group of the stack."""
     groups: dict[str, list[str]] = {}
     for spec in TOPICS.values():
         for consumer in spec.consumers:
-            groups.setdefault(consumer, []).append(spec.name)
+            group = consumer if consumer in _ONE_GROUP_FOR_ALL else consumer_group(spec.name, consumer)
+            groups.setdefault(group, []).append(spec.name)
     return groups
 
 

@@ -37,7 +37,7 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 class TopicSpec:
     """One topic. `message` is the protobuf full name; `retention` is None where compaction keeps the last.
 
-    `consumers` are services; each reads in the group of its own name. `max_bytes` bounds one message.
+    `consumers` are services; see `consumer_group` for the Kafka groups they read in. `max_bytes` bounds one message.
     """
 
     name: str
@@ -55,6 +55,11 @@ class TopicSpec:
 def dead_letter_topic(topic: str, group: str) -> str:
     """Where `group` puts the events of `topic` that it can never handle."""
     return f"{topic}.{group}.dlq"
+
+
+def consumer_group(topic: str, group: str) -> str:
+    """The Kafka group in which `group` reads `topic`: one for each, so that no topic's rebalance stops another."""
+    return f"{group}.{topic}"
 
 
 def message_class(topic: str) -> type[Message]:

@@ -1,4 +1,4 @@
-"""Reads a `kafka://` URL: `kafka://host:port[,host:port…][?instance=NAME]`.
+"""Reads a `kafka://` URL: `kafka://host:port[,host:port…][?instance=NAME&session_s=10]`.
 
 Pure; called by `event_bus.py`.
 """
@@ -8,15 +8,23 @@ from urllib.parse import parse_qsl, urlsplit
 
 from servicekit.errors import InvalidRequest
 
+DEFAULT_SESSION_S = 10.0
+MIN_SESSION_S = 1.0
+MAX_SESSION_S = 1800.0
 _DEFAULT_PORT = 9092
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """`instance`, unique among a group's replicas, makes its members static: a restart spares a rebalance."""
+    """Where to bootstrap, and how members of groups live.
+
+    `instance`, unique among a group's replicas, makes its members static: a restart spares a rebalance.
+    A member not heard of for `session_s` is taken for dead; Kafka's own bounds are 6 s to 30 minutes.
+    """
 
     servers: tuple[str, ...]
     instance: str | None = None
+    session_s: float = DEFAULT_SESSION_S
 
 
 def parse_address(url: str) -> KafkaAddress:
@@ -28,12 +36,23 @@ def parse_address(url: str) -> KafkaAddress:
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     instance = options.pop("instance", None)
+    session_s = _seconds(url, options.pop("session_s", str(DEFAULT_SESSION_S)))
     if options:
-        raise _refused(url, f"knows only the option instance, not {', '.join(options)}")
+        raise _refused(url, f"knows only the options instance and session_s, not {', '.join(options)}")
     servers = tuple(_server(url, one) for one in parts.netloc.split(",") if one)
     if not servers:
         raise _refused(url, "must name a server, such as kafka://127.0.0.1:9092")
-    return KafkaAddress(servers=servers, instance=instance)
+    return KafkaAddress(servers=servers, instance=instance, session_s=session_s)
+
+
+def _seconds(url: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not MIN_SESSION_S <= seconds <= MAX_SESSION_S:
+        raise _refused(url, f"must have session_s from {MIN_SESSION_S:g} to {MAX_SESSION_S:g}, got {text!r}")
+    return seconds
 
 
 def _server(url: str, text: str) -> str:

@@ -19,6 +19,7 @@ from servicekit.adapters.kafka.address import KafkaAddress
 from servicekit.adapters.kafka.intake import Fetched, Intake
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.events.lanes import Backoff
+from servicekit.events.topics import consumer_group
 from servicekit.ports.event_bus import Subscription
 
 log = structlog.get_logger()
@@ -27,8 +28,8 @@ log = structlog.get_logger()
 # that an event meets on an idle topic. librdkafka's mock cluster always waits the whole time.
 _FETCH_WAIT_MS = 100
 _POLL_MS = 20
-_SESSION_MS = 10_000
-_HEARTBEAT_MS = 3_000
+_HEARTBEATS_A_SESSION = 3
+_MS = 1000
 # A handler may wait long for a store that is away; the heartbeat tells that the process lives.
 _MAX_POLL_INTERVAL_MS = 3_600_000
 _REBALANCE_MS = 60_000
@@ -52,6 +53,8 @@ class KafkaConsumers:
         self._subscriptions: list[Subscription] = []
         self._broker: KafkaBroker | None = None
         self._intakes: list[Intake] = []
+        # Set when a consumer says that it cannot go on; cleared by `start`.
+        self.failed = asyncio.Event()
 
     @property
     def subscriptions(self) -> Sequence[Subscription]:
@@ -68,6 +71,7 @@ class KafkaConsumers:
         Raises:
             KafkaError: no server answers.
         """
+        self.failed.clear()
         if not self._subscriptions:
             return
         broker = KafkaBroker(
@@ -76,7 +80,7 @@ class KafkaConsumers:
             apply_types=False,
             ack_policy=AckPolicy.MANUAL,
             graceful_timeout=_GRACE_S,
-            logger=_OnlyErrors(),
+            logger=_OnlyErrors(self.failed.set),
         )
         self._intakes = [self._attach(broker, one) for one in self._subscriptions]
         self._broker = broker
@@ -109,14 +113,14 @@ class KafkaConsumers:
         subscriber = broker.subscriber(
             subscription.topic,
             batch=True,
-            group_id=subscription.group,
-            group_instance_id=f"{instance}.{subscription.topic}" if instance else None,
+            group_id=consumer_group(subscription.topic, subscription.group),
+            group_instance_id=instance,
             auto_offset_reset="earliest" if subscription.from_beginning else "latest",
             max_records=subscription.max_batch,
             batch_timeout_ms=_POLL_MS,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
-            session_timeout_ms=_SESSION_MS,
-            heartbeat_interval_ms=_HEARTBEAT_MS,
+            session_timeout_ms=int(self._address.session_s * _MS),
+            heartbeat_interval_ms=int(self._address.session_s * _MS / _HEARTBEATS_A_SESSION),
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
             rebalance_timeout_ms=_REBALANCE_MS,
             listener=intake,
@@ -140,7 +144,14 @@ async def _decode(message: StreamMessage[tuple[Fetched, ...]]) -> tuple[Fetched,
 
 
 class _OnlyErrors:
-    """FastStream's log without its notes on every batch and every start."""
+    """FastStream's log without its notes on every batch and every start.
+
+    Its fetch loop reports an error and goes on with the same consumer; but aiokafka's coordinator does not come
+    back from some of them, so that only a new consumer helps: `on_error` asks for one.
+    """
+
+    def __init__(self, on_error: Callable[[], None]) -> None:
+        self._on_error = on_error
 
     def log(
         self,
@@ -153,4 +164,5 @@ class _OnlyErrors:
         """Pass on what is an error."""
         del extra  # topic and group stand in our own lines
         if level >= logging.ERROR:
-            log.error("faststream.error", message=str(message), exc_info=exc_info)
+            log.error("kafka.consumer_failed", message=str(message), error=repr(exc_info))
+            self._on_error()

@@ -33,6 +33,7 @@ START_WITHIN_S = 30.0
 _WATCH_EVERY_S = 2.0
 _RETRY_START_S = 0.5
 _SETTLE_S = 5.0
+_LAST_REPORT_S = 2.0
 _QUIET_S = 30.0
 
 
@@ -76,12 +77,21 @@ class KafkaEventBus:
         letters = [(one.topic, one.group) for one in self._consumers.subscriptions if one.dead_letter]
         await create_missing_topics(self._address.servers, dead_letters=letters)
         async with self._lifecycle:
+            await self._start_consumers()
+            self._consuming = True
+
+    async def _start_consumers(self) -> None:
+        """Start, and start again: a rebalance can refuse a member that comes at the wrong instant."""
+        give_up_s = self._clock.monotonic_s() + START_WITHIN_S
+        while True:
             try:
-                await self._consumers.start()
+                return await self._consumers.start()
             except KafkaError as exc:
                 await self._consumers.stop()
-                raise self._unreachable(exc) from exc
-            self._consuming = True
+                if self._clock.monotonic_s() >= give_up_s:
+                    raise self._unreachable(exc) from exc
+                log.warning("kafka.start_repeated", error=repr(exc))
+                await asyncio.sleep(_RETRY_START_S)
 
     async def stop_consuming(self) -> None:
         """Stop fetching, finish what is in hand, commit."""
@@ -127,7 +137,7 @@ class KafkaEventBus:
                 while self.ledger.in_flight():  # noqa: ASYNC110  # the end of every send is no event of its own
                     await asyncio.sleep(0.01)
         with contextlib.suppress(TimeoutError, BackendUnavailable):
-            async with asyncio.timeout(_SETTLE_S):
+            async with asyncio.timeout(_LAST_REPORT_S):
                 await self.report(final=True)
         await self._sessions.close()
 
@@ -147,9 +157,9 @@ class KafkaEventBus:
             try:
                 if await self._sessions.check():
                     self._consumers_stale = True
-                if self._consumers_stale:
+                if self._consumers_stale or self._consumers.failed.is_set():
                     await self._restart_consumers()
-            except KafkaError as exc:
+            except (KafkaError, BackendUnavailable) as exc:
                 log.warning("kafka.unreachable", servers=self._address.servers, error=repr(exc))
             except Exception:
                 log.exception("kafka.watch_failed")
@@ -170,7 +180,7 @@ class KafkaEventBus:
             if self._consuming:
                 log.info("kafka.consumers_restarted", servers=self._address.servers)
                 await self._consumers.stop()
-                await self._consumers.start()
+                await self._start_consumers()
             self._consumers_stale = False
 
     def _unreachable(self, exc: Exception | None) -> BackendUnavailable:
@@ -189,7 +199,7 @@ async def open_event_bus(
     start_within_s: float = START_WITHIN_S,
     backoff: Backoff | None = None,
 ) -> AsyncIterator[KafkaEventBus]:
-    """Connect to the Kafka at `kafka://host:port[,…][?instance=NAME]`.
+    """Connect to the Kafka at `kafka://host:port[,…][?instance=NAME&session_s=10]`.
 
     Raises:
         InvalidRequest: the URL says something unknown.
@@ -225,7 +235,7 @@ def _quieten_aiokafka() -> None:
 
 
 _CHATTY = (
-    "aiokafka.client",
+    "aiokafka",
     "aiokafka.conn",
     "aiokafka.consumer.fetcher",
     "aiokafka.consumer.group_coordinator",

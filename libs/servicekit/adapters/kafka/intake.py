@@ -22,7 +22,8 @@ from servicekit.ports.event_bus import Subscription
 
 log = structlog.get_logger()
 
-_COMMIT_S = 10.0
+# A commit that fails is covered by the next one; a stop must not wait long for a broker that is gone.
+_COMMIT_S = 3.0
 # What is in a handler may end within this time, before its partitions go to another consumer.
 _REVOKE_S = 10.0
 _MS = 1000.0

@@ -155,17 +155,15 @@ class ProducerSession:
 
     async def discard(self) -> None:
         """Disconnect at once. aiokafka's own stop waits for ever when the broker is gone."""
-        error = KafkaConnectionError("the session was discarded")
-        self.give_up(error)
+        self.give_up(KafkaConnectionError("the session was discarded"))
         producer = self._producer
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await producer._sender.close()  # noqa: SLF001  # no public way to stop without flushing
-                producer._message_accumulator.fail_all(error)  # noqa: SLF001  # as above
-                await producer.stop()
         except (TimeoutError, KafkaError) as exc:
             log.warning("kafka.session_left_behind", error=repr(exc))
-            await producer.client.close()
+        producer._closed = True  # noqa: SLF001  # as above; else it warns of being left open
+        await producer.client.close()
 
 
 async def find_brokers(servers: Sequence[str]) -> set[Address]:
