@@ -40,9 +40,7 @@ log = structlog.get_logger()
 class Lifecycle(Generic[SettingsT]):
     """One service of this process. `up` once, then `down` once, whatever `up` came to."""
 
-    def __init__(
-        self, settings: SettingsT, build: Build[SettingsT], *, tasks: asyncio.TaskGroup, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, settings: SettingsT, build: Build[SettingsT], *, clock: Clock | None = None) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.failure: BaseException | None = None
@@ -50,15 +48,16 @@ class Lifecycle(Generic[SettingsT]):
         self.readiness: Readiness | None = None
         self.stack = make_stack(settings, clock or SystemClock())
         self._build = build
-        self._tasks = tasks
+        self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
         self._service: Service | None = None
         self._server: RpcServer | None = None
         self._status: StatusServer | None = None
         self._http: HttpServer | None = None
 
-    async def up(self) -> None:
-        """Start everything; on return the ports are open and readiness is being watched."""
+    async def up(self, tasks: asyncio.TaskGroup) -> None:
+        """Start everything, tasks in the given group; on return the ports are open and readiness is being watched."""
+        self._tasks = tasks
         self._service = await self._build(self.settings, self.stack)
         await self._start_rpc(self._service)
         if self._service.http is not None:
@@ -144,6 +143,7 @@ class Lifecycle(Generic[SettingsT]):
         await asyncio.gather(*stops)
 
     def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        assert self._tasks is not None
         self._running.append(self._tasks.create_task(self._supervised(name, run), name=name))
 
     async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -213,27 +213,29 @@ def _policy(settings: ServiceSettings, service: Service, authenticator: Authenti
     )
 
 
-async def serve(settings: SettingsT, build: Build[SettingsT], *, stopping: asyncio.Event) -> bool:
-    """Run a service until `stopping` is set or it fails; returns whether it ended well."""
+async def serve(settings: SettingsT, build: Build[SettingsT], *, stopping: asyncio.Event) -> BaseException | None:
+    """Run a service until `stopping` is set or it fails; returns what it failed of.
+
+    Raises:
+        InvalidRequest: a key file is missing or unusable.
+    """
+    lifecycle = Lifecycle(settings, build)
+    lifecycle.stopping = stopping
     async with asyncio.TaskGroup() as tasks:
-        lifecycle = Lifecycle(settings, build, tasks=tasks)
-        lifecycle.stopping = stopping
-        starting = tasks.create_task(_start(lifecycle))
+        starting = tasks.create_task(_start(lifecycle, tasks))
         await stopping.wait()
         starting.cancel()
         with suppress(asyncio.CancelledError):
             await starting
         log.info("service.stopping")
         await lifecycle.down()
-    if lifecycle.failure is not None:
-        return False
-    log.info("service.stopped")
-    return True
+    log.info("service.stopped", failed=lifecycle.failure is not None)
+    return lifecycle.failure
 
 
-async def _start(lifecycle: Lifecycle[SettingsT]) -> None:
+async def _start(lifecycle: Lifecycle[SettingsT], tasks: asyncio.TaskGroup) -> None:
     try:
-        await lifecycle.up()
+        await lifecycle.up(tasks)
     except Exception as exc:
         if isinstance(exc, BinnacleError):
             log.error("service.start_failed", error=exc.message, reason=exc.reason)  # noqa: TRY400  # it says it all

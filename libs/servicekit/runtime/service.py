@@ -58,10 +58,12 @@ async def _until_signalled(settings: SettingsT, build: Build[SettingsT]) -> int:
         service=settings.service_name(), instance=str(os.getpid()), otlp_endpoint=settings.otlp_endpoint
     )
     try:
-        ended_well = await serve(settings, build, stopping=stopping)
+        failure = await serve(settings, build, stopping=stopping)
     finally:
         await asyncio.to_thread(flush)
-    return 0 if ended_well else EXIT_FAILED
+    if isinstance(failure, InvalidRequest):
+        return EXIT_SETTINGS
+    return 0 if failure is None else EXIT_FAILED
 
 
 def _on_signals(stopping: asyncio.Event) -> None:

@@ -48,10 +48,10 @@ async def running_service(
 ) -> AsyncIterator[Lifecycle[SettingsT]]:
     """The service, up (`.port`, `.metrics_port`, `.stack`) and, unless told otherwise, SERVING; taken down on exit."""
     failure: BaseException | None = None
+    lifecycle = Lifecycle(settings, build, clock=clock)
     async with asyncio.TaskGroup() as tasks:
-        lifecycle = Lifecycle(settings, build, tasks=tasks, clock=clock)
         try:
-            await lifecycle.up()
+            await lifecycle.up(tasks)
             if wait_ready and lifecycle.readiness is not None:
                 async with asyncio.timeout(READY_S):
                     await lifecycle.readiness.first_ready.wait()

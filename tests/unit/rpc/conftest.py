@@ -78,7 +78,7 @@ def serve(trust: Trust) -> Serve:
         long_lived: frozenset[str] = frozenset(),
         **settings: Any,
     ) -> AsyncIterator[Serving]:
-        declared = {name: "generate" for name in ("CountTokens", "ListModels", "GenerateAnswer")}
+        declared = dict.fromkeys(("CountTokens", "ListModels", "GenerateAnswer"), "generate")
         add = partial(pb_grpc.add_GeneratorServiceServicer_to_server, script)
         rpc = RpcService(SERVICE, add, scopes=declared if scopes is None else scopes, long_lived=long_lived)
 

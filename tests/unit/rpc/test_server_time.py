@@ -72,19 +72,18 @@ async def test_slow_reader_is_cut(serve: Any, script: Any) -> None:
             yield pb.GenerateAnswerResponse(token=pb.TokenDelta(text="x" * 100_000))
 
     script.stream = flood
-    async with serve(script, slow_reader_s=0.2) as serving:
-        async with channel_to(serving.lifecycle, serving.trust) as channel:
-            stub = pb_grpc.GeneratorServiceStub(channel)
-            with caller():
-                call = stub.GenerateAnswer(pb.GenerateAnswerRequest())
-                await call.read()
-                async with asyncio.timeout(10):
-                    await script.ended.wait()
-                await stub.CountTokens(pb.CountTokensRequest())
-                with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-                    while await call.read() is not grpc.aio.EOF:
-                        pass
-                assert await call.code() is not grpc.StatusCode.OK
+    async with serve(script, slow_reader_s=0.2) as serving, channel_to(serving.lifecycle, serving.trust) as channel:
+        stub = pb_grpc.GeneratorServiceStub(channel)
+        with caller():
+            call = stub.GenerateAnswer(pb.GenerateAnswerRequest())
+            await call.read()
+            async with asyncio.timeout(10):
+                await script.ended.wait()
+            await stub.CountTokens(pb.CountTokensRequest())
+            with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+            assert await call.code() is not grpc.StatusCode.OK
 
 
 async def test_subscription_has_no_end_and_is_cut_at_drain(serve: Any, script: Any) -> None:

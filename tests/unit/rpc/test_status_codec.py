@@ -10,7 +10,9 @@ from servicekit.rpc.status import STATUS_DETAILS, to_error, to_failure
 ANY_TEXT = st.text(st.characters(), max_size=3000)
 
 
-def as_rpc_error(code: grpc.StatusCode, details: str, trailers: tuple[tuple[str, str | bytes], ...]) -> grpc.aio.AioRpcError:
+def as_rpc_error(
+    code: grpc.StatusCode, details: str, trailers: tuple[tuple[str, str | bytes], ...]
+) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers), details)
 
 
