@@ -33,9 +33,7 @@ class MeansLaboratory:
         self.asked.append(tuple(asked.signal for asked in comparisons))
         return [_compare(asked) for asked in comparisons]
 
-    async def render_report(
-        self, comparisons: Sequence[Comparison], *, thresholds: Mapping[str, float]
-    ) -> bytes:
+    async def render_report(self, comparisons: Sequence[Comparison], *, thresholds: Mapping[str, float]) -> bytes:
         """The signals' names."""
         return f"<html>{' '.join(asked.signal for asked in comparisons)}</html>".encode()
 
@@ -58,9 +56,7 @@ def make_monitor(
     """A monitor, and the list that its alerts' changes go to."""
     changes: list[Alert] = []
     book = AlertBook(clock=clock or FakeClock(), on_change=changes.append)
-    monitor = DriftMonitor(
-        sizes=sizes, strictness=Strictness(), laboratory=laboratory or MeansLaboratory(), book=book
-    )
+    monitor = DriftMonitor(sizes=sizes, strictness=Strictness(), laboratory=laboratory or MeansLaboratory(), book=book)
     return monitor, changes
 
 

@@ -43,9 +43,7 @@ def test_holm_never_passes_over_a_smaller_p_value(p_values: dict[str, float], al
 
 def windowed(values: list[dict[str, float]]) -> Window:
     """A window of requests with these signals."""
-    seen = [
-        Observation(START + timedelta(seconds=place), f"r-{place}", known) for place, known in enumerate(values)
-    ]
+    seen = [Observation(START + timedelta(seconds=place), f"r-{place}", known) for place, known in enumerate(values)]
     return Window(tuple(seen), sealed=True)
 
 

@@ -106,9 +106,7 @@ def test_a_forgotten_request_does_not_come_back() -> None:
     assert cuts(windows) == before
 
 
-@pytest.mark.parametrize(
-    "sizes", [{"min_size": 1}, {"min_size": 21}, {"reference_size": 5}, {"kept": 39}], ids=str
-)
+@pytest.mark.parametrize("sizes", [{"min_size": 1}, {"min_size": 21}, {"reference_size": 5}, {"kept": 39}], ids=str)
 def test_sizes_that_contradict_each_other_are_refused(sizes: dict[str, int]) -> None:
     """The message names the size and what it must be."""
     with pytest.raises(ValueError, match=next(iter(sizes))):
