@@ -51,8 +51,8 @@ class InteractionReader:
         parameters = {"request_id": request_id, **tenancy.parameters}
         where = f"WHERE {tenancy.condition} AND request_id = {{request_id:String}}"
         found = await self._store.query(
-            f"SELECT {self._columns.interaction} FROM interactions_raw FINAL {where} LIMIT 1",
-            parameters,  # noqa: S608  # see above
+            f"SELECT {self._columns.interaction} FROM interactions_raw FINAL {where} LIMIT 1",  # noqa: S608  # see above
+            parameters,
         )
         if not found:
             raise NotFound(
@@ -72,8 +72,8 @@ class InteractionReader:
             parameters,
         )
         feedback = await self._store.query(
-            f"SELECT {self._columns.feedback} FROM feedback_raw FINAL {where} ORDER BY record_time",
-            parameters,  # noqa: S608  # see above
+            f"SELECT {self._columns.feedback} FROM feedback_raw FINAL {where} ORDER BY record_time",  # noqa: S608  # see above
+            parameters,
         )
         return InteractionDossier(
             interaction=found[0],

@@ -23,8 +23,8 @@ from services.analytics.writing import BatchWriter
 log = structlog.get_logger()
 
 _RETRY_S = 1.0
-_SESSION_MS = 10_000
-_HEARTBEAT_MS = 3_000
+_SESSION_MS = 6_000
+_HEARTBEAT_MS = 2_000
 _FETCH_WAIT_MS = 100
 _SEND_WITHIN_S = 10.0
 _STOP_WITHIN_S = 5.0
@@ -66,10 +66,7 @@ class Sink:
                 session = SinkSession(
                     consumer, tables=tables, writer=writer, clock=self._clock, settings=self._settings
                 )
-                try:
-                    await session.run()
-                except* BrokerLostError as lost:
-                    raise BrokerLostError(str(lost.exceptions[0])) from lost
+                await session.run()
         finally:
             await dead_letters.close()
 
@@ -136,9 +133,14 @@ class DeadLetterSender:
 
 
 async def _stopped(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
-    """Stop a client that may have lost its broker, which must not keep the service from ending."""
+    """Stop a client that may have lost its broker, which must not keep the service from ending.
+
+    In a task of its own: a client without its broker lets the cancellation of its own tasks escape from `stop`.
+    """
+    stopping = asyncio.create_task(client.stop())
     try:
-        async with asyncio.timeout(_STOP_WITHIN_S):
-            await client.stop()
-    except (KafkaError, TimeoutError, OSError) as error:
-        log.warning("sink.client_left_behind", client=type(client).__name__, error=repr(error))
+        _done, left = await asyncio.wait({stopping}, timeout=_STOP_WITHIN_S)
+    finally:
+        stopping.cancel()
+    if left or stopping.cancelled() or stopping.exception() is not None:
+        log.warning("sink.client_left_behind", client=type(client).__name__)

@@ -30,9 +30,9 @@ _POLL_MS = 100
 _POLL_RECORDS = 500
 _INSERTS_AT_ONCE = 2
 _MAX_BACKOFF_S = 5.0
-_PROBE_AFTER_S = 3.0
-_PROBE_WITHIN_S = 3.0
-_PROBES_LOST = 3
+_PROBE_AFTER_S = 2.0
+_PROBE_WITHIN_S = 2.0
+_PROBES_LOST = 2
 _REVOKE_WITHIN_S = 5.0
 _DRAIN_WITHIN_S = 10.0
 _RETRIED = (BackendUnavailable, BackendTimeout, Overloaded, NotReady)
@@ -86,6 +86,7 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             BrokerLostError: the brokers are gone.
         """
         self._consumer.subscribe(list(self._tables), listener=self)
+        lost: BrokerLostError | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
                 while True:
@@ -96,9 +97,11 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             except asyncio.CancelledError:
                 await self._drain(tasks)
                 raise
-            except BrokerLostError:
+            except BrokerLostError as error:
+                lost = error
                 self._abandon()
-                raise
+        if lost is not None:  # raised out here, where the group does not wrap it
+            raise lost
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         """What is being stored may finish and commit; the rest is read again by whoever comes next."""
@@ -116,6 +119,10 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         log.info("sink.assigned", partitions=len(assigned), epoch=self._epoch)
 
     async def _fetch(self) -> None:
+        if not self._consumer.assignment():
+            # getmany would wait for an assignment, however long, and nobody would notice that the brokers are gone.
+            await asyncio.sleep(_POLL_MS / 1000)
+            return
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
         if fetched:
             self._heard_s = self._clock.monotonic_s()
