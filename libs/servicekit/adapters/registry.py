@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from servicekit.domain.identity import ServiceIdentity
 from servicekit.errors import InvalidRequest
@@ -55,9 +54,7 @@ def open_event_bus(
     url: str, *, identity: ServiceIdentity, clock: Clock, **options: Any
 ) -> AbstractAsyncContextManager[EventBus]:
     """Connect to the bus at `url`; publishing works at once, consuming begins with `start_consuming`."""
-    bus: AbstractAsyncContextManager[EventBus] = _open(
-        "event_bus", url, identity=identity, clock=clock, **options
-    )
+    bus: AbstractAsyncContextManager[EventBus] = _open("event_bus", url, identity=identity, clock=clock, **options)
     return bus
 
 
@@ -89,7 +86,7 @@ def open_engine(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
 
 
 def _open(port: str, url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
-    scheme = urlsplit(url).scheme
+    scheme = url.partition("://")[0]
     known = ADAPTERS[port]
     if scheme not in known:
         valid = ", ".join(f"{name}://" for name in sorted(known))

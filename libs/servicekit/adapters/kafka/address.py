@@ -33,7 +33,10 @@ def parse_address(url: str) -> KafkaAddress:
     Raises:
         InvalidRequest: no server is named, a port is no number, or an option is unknown.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise _refused(url, f"is no URL ({exc})") from exc
     options = dict(parse_qsl(parts.query))
     instance = options.pop("instance", None)
     session_s = _seconds(url, options.pop("session_s", str(DEFAULT_SESSION_S)))
