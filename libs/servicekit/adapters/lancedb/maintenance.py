@@ -17,40 +17,57 @@ log = structlog.get_logger()
 # Full-text search scans what is not indexed yet: 2 ms grow to 27 ms at 1,000 such rows.
 OPTIMIZE_EVERY_ROWS = 1_000
 OPTIMIZE_EVERY_WRITES = 50
-# Below this an exact scan is as fast as the approximate index.
-VECTOR_INDEX_MIN_ROWS = 5_000
+# What stays below these bounds is taken care of once no one has written for a while, unless it is next to nothing.
+IDLE_S = 5.0
+IDLE_MIN_ROWS = 64
+# From here on the approximate index answers faster than an exact scan.
+VECTOR_INDEX_MIN_ROWS = 1_000
 # No search lasts this long, so no one reads an older version.
 KEEP_VERSIONS = timedelta(minutes=2)
 
 
 class Maintenance:
-    """Told of every write; works on a tenant once enough has come together."""
+    """Told of every write; works on a tenant once enough has come together, or writing has paused."""
 
     def __init__(self) -> None:
         self._rows: Counter[str] = Counter()
         self._writes: Counter[str] = Counter()
-        self._due: asyncio.Queue[TenantTables] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._tables: dict[str, TenantTables] = {}
+        self._written = asyncio.Event()
 
     def note_write(self, tables: TenantTables, *, rows: int) -> None:
         """Count a write of so many rows."""
         self._rows[tables.name] += rows
         self._writes[tables.name] += 1
-        due = self._rows[tables.name] >= OPTIMIZE_EVERY_ROWS or self._writes[tables.name] >= OPTIMIZE_EVERY_WRITES
-        if due and tables.name not in self._queued:
-            self._queued.add(tables.name)
-            self._due.put_nowait(tables)
+        self._tables[tables.name] = tables
+        self._written.set()
 
     async def run(self) -> None:
         """Work until cancelled; a failure is logged and tried again after the next writes."""
         while True:
-            tables = await self._due.get()
-            self._queued.discard(tables.name)
-            self._rows[tables.name] = self._writes[tables.name] = 0
-            try:
-                await optimize(tables)
-            except (OSError, RuntimeError, ValueError):
-                log.exception("vector_store.optimize_failed", table=tables.name)
+            idle = not await self._wait_for_write()
+            for name in [name for name in self._tables if self._is_due(name, idle=idle)]:
+                tables = self._tables.pop(name)
+                self._rows[name] = self._writes[name] = 0
+                try:
+                    await optimize(tables)
+                except (OSError, RuntimeError, ValueError):
+                    log.exception("vector_store.optimize_failed", table=name)
+
+    async def _wait_for_write(self) -> bool:
+        """Whether there was a write; without any tenant in hand there is nothing else to wait for."""
+        try:
+            async with asyncio.timeout(IDLE_S if self._tables else None):
+                await self._written.wait()
+        except TimeoutError:
+            self._tables = {name: tables for name, tables in self._tables.items() if self._is_due(name, idle=True)}
+            return False
+        self._written.clear()
+        return True
+
+    def _is_due(self, name: str, *, idle: bool) -> bool:
+        rows, writes = self._rows[name], self._writes[name]
+        return rows >= (IDLE_MIN_ROWS if idle else OPTIMIZE_EVERY_ROWS) or writes >= OPTIMIZE_EVERY_WRITES
 
 
 async def optimize(tables: TenantTables) -> None:

@@ -1,0 +1,169 @@
+"""Reads search requests and filters, writes search answers. The part of `convert.py` that has bounds to check."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from binnacle.retriever.v1 import retriever_service_pb2 as rpc
+from binnacle.type.v1 import chunk_pb2
+from google.protobuf.duration_pb2 import Duration
+from servicekit.domain.filter import All, Any, Comparison, Filter, Not, Operator
+from servicekit.errors import InvalidRequest
+from servicekit.ports.vector_store import SearchMode
+
+from services.retriever.convert import chunk_to, value_from
+from services.retriever.searching import SearchAnswer, SearchRequest
+
+MAX_QUERY_CHARS = 8_192
+MAX_TOP_K = 100
+DEFAULT_TOP_K = 8
+DEFAULT_DENSE_WEIGHT = 0.5
+MAX_FILTERS = 32
+MAX_DEPTH = 8
+MAX_VALUES = 256
+MAX_VALUE_CHARS = 1_024
+MAX_HASHES = 256
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MODES: Mapping[int, SearchMode] = {
+    rpc.SEARCH_MODE_UNSPECIFIED: SearchMode.HYBRID,
+    rpc.SEARCH_MODE_DENSE: SearchMode.DENSE,
+    rpc.SEARCH_MODE_SPARSE: SearchMode.SPARSE,
+    rpc.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
+}
+_OPERATORS: Mapping[int, Operator] = {
+    chunk_pb2.OPERATOR_EQUAL: Operator.EQUAL,
+    chunk_pb2.OPERATOR_NOT_EQUAL: Operator.NOT_EQUAL,
+    chunk_pb2.OPERATOR_IN: Operator.IN,
+    chunk_pb2.OPERATOR_LESS: Operator.LESS,
+    chunk_pb2.OPERATOR_LESS_EQUAL: Operator.LESS_EQUAL,
+    chunk_pb2.OPERATOR_GREATER: Operator.GREATER,
+    chunk_pb2.OPERATOR_GREATER_EQUAL: Operator.GREATER_EQUAL,
+    chunk_pb2.OPERATOR_CONTAINS: Operator.CONTAINS,
+}
+
+
+def search_from(request: rpc.SearchChunksRequest) -> SearchRequest:
+    """The search that a request asks for.
+
+    Raises:
+        InvalidRequest: names the field that is out of its bounds.
+    """
+    if not request.query.strip():
+        raise InvalidRequest("query must hold more than blank space: say what to look for", field="query")
+    if len(request.query) > MAX_QUERY_CHARS:
+        problem = f"query must have at most {MAX_QUERY_CHARS} characters, got {len(request.query)}"
+        raise InvalidRequest(problem, field="query", reason="QUERY_TOO_LONG")
+    if not 0 <= request.top_k <= MAX_TOP_K:
+        raise InvalidRequest(f"top_k must be 1..{MAX_TOP_K}, got {request.top_k}", field="top_k")
+    if request.mode not in _MODES:
+        raise InvalidRequest(f"mode must be one of 1, 2, 3 (SearchMode), got {request.mode}", field="mode")
+    weight = request.dense_weight if request.HasField("dense_weight") else DEFAULT_DENSE_WEIGHT
+    if not 0.0 <= weight <= 1.0:
+        raise InvalidRequest(f"dense_weight must be 0..1, got {weight!r}", field="dense_weight")
+    floor = request.score_floor if request.HasField("score_floor") else None
+    if floor is not None and not math.isfinite(floor):
+        raise InvalidRequest(f"score_floor must be finite, got {floor!r}", field="score_floor")
+    return SearchRequest(
+        query=request.query,
+        mode=_MODES[request.mode],
+        top_k=request.top_k or DEFAULT_TOP_K,
+        condition=filter_from(request.filter) if request.HasField("filter") else None,
+        dense_weight=weight,
+        score_floor=floor,
+    )
+
+
+def filter_from(message: chunk_pb2.Filter, *, path: str = "filter", depth: int = 1) -> Filter:
+    """The condition, with the place of each comparison in the request.
+
+    Raises:
+        InvalidRequest: empty, too deep, too wide, or a comparison without field, operator or values.
+    """
+    if depth > MAX_DEPTH:
+        raise InvalidRequest(f"{path} nests deeper than {MAX_DEPTH}: flatten it", field=path, reason="FILTER_TOO_DEEP")
+    match message.WhichOneof("condition"):
+        case "all":
+            return All(_filters(message.all, f"{path}.all", depth))
+        case "any":
+            return Any(_filters(message.any, f"{path}.any", depth))
+        case "none":
+            return Not(filter_from(message.none, path=f"{path}.none", depth=depth + 1))
+        case "comparison":
+            return _comparison(message.comparison, f"{path}.comparison")
+        case _:
+            raise InvalidRequest(f"{path} must hold a condition, got none: leave it out for all", field=path)
+
+
+def _filters(message: chunk_pb2.FilterList, path: str, depth: int) -> tuple[Filter, ...]:
+    count = len(message.filters)
+    if not 1 <= count <= MAX_FILTERS:
+        raise InvalidRequest(
+            f"{path}.filters must be 1..{MAX_FILTERS} conditions, got {count}", field=f"{path}.filters"
+        )
+    return tuple(
+        filter_from(inner, path=f"{path}.filters[{place}]", depth=depth + 1)
+        for place, inner in enumerate(message.filters)
+    )
+
+
+def _comparison(message: chunk_pb2.Comparison, path: str) -> Comparison:
+    operator = _OPERATORS.get(message.operator)
+    if operator is None:
+        raise InvalidRequest(
+            f"{path}.operator must be one of 1..{max(_OPERATORS)} (Operator), got {message.operator}",
+            field=f"{path}.operator",
+        )
+    most = MAX_VALUES if operator is Operator.IN else 1
+    count = len(message.values)
+    if not 1 <= count <= most:
+        wanted = f"1..{MAX_VALUES} values" if operator is Operator.IN else "exactly one value"
+        raise InvalidRequest(f"{path}.values must be {wanted} for {operator}, got {count}", field=f"{path}.values")
+    values = tuple(value_from(value, path=f"{path}.values[{place}]") for place, value in enumerate(message.values))
+    for place, value in enumerate(values):
+        too_long = isinstance(value, str) and len(value) > MAX_VALUE_CHARS
+        if too_long or (isinstance(value, float) and not math.isfinite(value)):
+            raise InvalidRequest(
+                f"{path}.values[{place}] must be finite, or at most {MAX_VALUE_CHARS} characters",
+                field=f"{path}.values[{place}]",
+            )
+    return Comparison(message.field, operator, values, path)
+
+
+def hashes_from(request: rpc.BatchGetChunksRequest) -> list[str]:
+    """The content hashes of a request.
+
+    Raises:
+        InvalidRequest: none, too many, or something that is no hash.
+    """
+    hashes = list(request.content_hashes)
+    if not 1 <= len(hashes) <= MAX_HASHES:
+        raise InvalidRequest(f"content_hashes must be 1..{MAX_HASHES}, got {len(hashes)}", field="content_hashes")
+    for place, value in enumerate(hashes):
+        if not _HASH.fullmatch(value):
+            raise InvalidRequest(
+                f"content_hashes[{place}] must be 64 lower-case hexadecimal digits, got {value[:80]!r}",
+                field=f"content_hashes[{place}]",
+            )
+    return hashes
+
+
+def answer_to(answer: SearchAnswer, *, include_vector: bool) -> rpc.SearchChunksResponse:
+    """The response of SearchChunks."""
+    response = rpc.SearchChunksResponse(corpus_version=answer.corpus_version, embedding_model=answer.embedding_model)
+    for scored in answer.chunks:
+        message = response.chunks.add(chunk=chunk_to(scored.chunk), rank=scored.rank, score=scored.score)
+        if scored.dense_score is not None:
+            message.dense_score = scored.dense_score
+        if scored.sparse_score is not None:
+            message.sparse_score = scored.sparse_score
+    if include_vector and answer.vector is not None:
+        response.query_vector.extend(answer.vector)
+    for stage, elapsed_s in answer.stages_s.items():
+        response.timings.add(stage=stage, duration=_duration(elapsed_s))
+    return response
+
+
+def _duration(elapsed_s: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(elapsed_s * 1e6))
+    return duration

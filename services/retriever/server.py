@@ -1,0 +1,112 @@
+"""The gRPC face of the retriever: decode, one domain call, encode."""
+# ruff: noqa: N802, ARG002  # the proto names the methods, and grpc.aio gives each a context
+
+from typing import Any
+
+from binnacle.retriever.v1 import retriever_service_pb2 as rpc
+from binnacle.retriever.v1 import retriever_service_pb2_grpc as stubs
+from servicekit.errors import InvalidRequest, NotFound
+from servicekit.ports.vector_store import VectorStore
+from servicekit.rpc.auth import current_caller
+
+from services.retriever.convert import (
+    document_from,
+    document_info_to,
+    documents_from,
+    operation_to,
+    report_to,
+    stored_chunk_to,
+)
+from services.retriever.convert_search import answer_to, hashes_from, search_from
+from services.retriever.document import check_document_id
+from services.retriever.events import RetrieverEvents
+from services.retriever.indexing import Indexer, IndexResult, Outcome
+from services.retriever.operations import Operations
+from services.retriever.searching import Searcher
+
+SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["RetrieverService"].full_name
+SCOPES = {
+    "IndexDocuments": "ingest",
+    "SubmitDocument": "ingest",
+    "GetOperation": "ingest",
+    "SearchChunks": "search",
+    "BatchGetChunks": "search",
+    "GetDocument": "search",
+    "DeleteDocument": "ingest",
+}
+MAX_OPERATION_ID_CHARS = 64
+
+
+class RetrieverServicer(stubs.RetrieverServiceServicer):
+    """The tenant of every call is its credential's."""
+
+    def __init__(
+        self,
+        *,
+        indexer: Indexer,
+        searcher: Searcher,
+        store: VectorStore,
+        events: RetrieverEvents,
+        operations: Operations,
+    ) -> None:
+        self._indexer = indexer
+        self._searcher = searcher
+        self._store = store
+        self._events = events
+        self._operations = operations
+
+    async def IndexDocuments(self, request: rpc.IndexDocumentsRequest, context: Any) -> rpc.IndexDocumentsResponse:
+        """Index, then tell of it, then answer."""
+        tenant = current_caller().tenant
+        report = await self._indexer.index(tenant, documents_from(request), path="documents[{}]")
+        await self._events.publish_report(tenant, report)
+        return report_to(report)
+
+    async def SubmitDocument(self, request: rpc.SubmitDocumentRequest, context: Any) -> rpc.SubmitDocumentResponse:
+        """Queue for indexing."""
+        if not request.HasField("document"):
+            raise InvalidRequest("document is required, got none", field="document")
+        operation = await self._events.submit(current_caller().tenant, document_from(request.document))
+        return rpc.SubmitDocumentResponse(operation=operation_to(operation))
+
+    async def GetOperation(self, request: rpc.GetOperationRequest, context: Any) -> rpc.GetOperationResponse:
+        """How far a submitted document is."""
+        if not 1 <= len(request.operation_id) <= MAX_OPERATION_ID_CHARS:
+            raise InvalidRequest(
+                f"operation_id must be 1..{MAX_OPERATION_ID_CHARS} characters as SubmitDocument answered it, "
+                f"got {len(request.operation_id)}",
+                field="operation_id",
+            )
+        operation = await self._operations.get(current_caller().tenant, request.operation_id)
+        return rpc.GetOperationResponse(operation=operation_to(operation))
+
+    async def SearchChunks(self, request: rpc.SearchChunksRequest, context: Any) -> rpc.SearchChunksResponse:
+        """Search; the query itself is never logged or traced, speculative or not."""
+        search = search_from(request)
+        include_vector = request.include_query_vector
+        answer = await self._searcher.search(current_caller().tenant, search, want_vector=include_vector)
+        return answer_to(answer, include_vector=include_vector)
+
+    async def BatchGetChunks(self, request: rpc.BatchGetChunksRequest, context: Any) -> rpc.BatchGetChunksResponse:
+        """Texts by content hash."""
+        hashes = hashes_from(request)
+        found = await self._store.get_chunks(current_caller().tenant, hashes)
+        return rpc.BatchGetChunksResponse(chunks=[stored_chunk_to(one, found.get(one)) for one in hashes])
+
+    async def GetDocument(self, request: rpc.GetDocumentRequest, context: Any) -> rpc.GetDocumentResponse:
+        """One live document's state."""
+        check_document_id(request.document_id, path="")
+        documents = await self._store.get_documents(current_caller().tenant, [request.document_id])
+        document = documents.get(request.document_id)
+        if document is None or document.delete_time is not None:
+            raise NotFound(f"no document {request.document_id!r}", reason="DOCUMENT_NOT_FOUND")
+        return rpc.GetDocumentResponse(document=document_info_to(document))
+
+    async def DeleteDocument(self, request: rpc.DeleteDocumentRequest, context: Any) -> rpc.DeleteDocumentResponse:
+        """Erase a document, then tell of it."""
+        check_document_id(request.document_id, path="")
+        tenant = current_caller().tenant
+        document, version = await self._indexer.delete(tenant, request.document_id)
+        gone = IndexResult(document.document_id, Outcome.DELETED, document.revision, 0, document.content_hash)
+        await self._events.publish_deleted(tenant, gone, corpus_version=version)
+        return rpc.DeleteDocumentResponse(corpus_version=version)
