@@ -36,13 +36,16 @@ class Script(pb_grpc.GeneratorServiceServicer):
     seen: list[Any] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def CountTokens(self, request: Any, context: Any) -> Any:
+    async def CountTokens(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """A unary method."""
         return await self.unary(request, context) if self.unary else pb.CountTokensResponse()
 
-    async def ListModels(self, request: Any, context: Any) -> Any:
+    async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """Another unary method."""
         return await self.listing(request, context) if self.listing else pb.ListModelsResponse()
 
-    async def GenerateAnswer(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def GenerateAnswer(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # gRPC's name
+        """A streaming method."""
         assert self.stream
         try:
             async for response in self.stream(request, context):
@@ -65,11 +68,14 @@ Serve = Callable[..., AbstractAsyncContextManager[Serving]]
 
 @pytest.fixture
 def trust(tmp_path: Path) -> Trust:
+    """A key pair in the test's folder."""
     return Trust.create(tmp_path)
 
 
 @pytest.fixture
 def serve(trust: Trust) -> Serve:
+    """Starts the service with a script, and with settings if given."""
+
     @asynccontextmanager
     async def start(
         script: Script,
@@ -94,4 +100,5 @@ def serve(trust: Trust) -> Serve:
 
 @pytest.fixture
 def script() -> Script:
+    """A script that answers with empty messages."""
     return Script()

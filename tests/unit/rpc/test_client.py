@@ -71,13 +71,15 @@ async def test_only_unavailable_of_idempotent_methods_is_retried(serve: Any, scr
         raise BackendUnavailable("away")
 
     script.unary, script.listing = fail_twice, fail
-    async with serve(script) as serving:
-        async with channel_to(serving.lifecycle, serving.trust, idempotent=[f"{SERVICE}/CountTokens"]) as channel:
-            stub = pb_grpc.GeneratorServiceStub(channel)
-            with caller():
-                await stub.CountTokens(pb.CountTokensRequest())
-                with pytest.raises(grpc.aio.AioRpcError):
-                    await stub.ListModels(pb.ListModelsRequest())
+    async with (
+        serve(script) as serving,
+        channel_to(serving.lifecycle, serving.trust, idempotent=[f"{SERVICE}/CountTokens"]) as channel,
+    ):
+        stub = pb_grpc.GeneratorServiceStub(channel)
+        with caller():
+            await stub.CountTokens(pb.CountTokensRequest())
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.ListModels(pb.ListModelsRequest())
     assert script.seen == ["CountTokens"] * 3 + ["ListModels"]
 
 

@@ -25,6 +25,7 @@ CALLER = Caller("acme", "key_1", frozenset({"search", "answer"}))
 
 @pytest.fixture
 def key() -> Ed25519PrivateKey:
+    """The gateway's signing key."""
     return Ed25519PrivateKey.generate()
 
 
@@ -114,7 +115,7 @@ def test_unusable_key_file_is_named(tmp_path: Path, content: bytes | None) -> No
     if content is not None:
         file.write_bytes(content)
     for load in (read_hmac_keys, load_private_key, load_public_key):
-        with pytest.raises(InvalidRequest, match="some.key"):
+        with pytest.raises(InvalidRequest, match=r"some\.key"):
             load(file)
 
 
@@ -136,6 +137,7 @@ class Issuer:
         self.trust = JwtTrust(issuer="https://id.example", audience="binnacle", tenant_claim="org", **files)
 
     def token(self, **change: Any) -> str:
+        """A signed JWT, its claims changed as told; None leaves one out."""
         claims = {
             "iss": "https://id.example", "aud": "binnacle", "sub": "user-1", "org": "acme",
             "scope": "answer feedback openid", "exp": 4_000_000_000,

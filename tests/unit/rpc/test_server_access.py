@@ -28,6 +28,8 @@ async def outcome(channel: grpc.aio.Channel, **options: Any) -> tuple[grpc.Statu
 
 
 def note_caller(script: Any) -> None:
+    """Let the unary method note who calls."""
+
     async def note(_request: Any, _context: Any) -> Any:
         script.seen.append(current_caller())
         return pb.CountTokensResponse()
@@ -54,9 +56,11 @@ async def test_bad_credential_is_unauthenticated(
 ) -> None:
     """From loopback too, a call without a valid credential is refused with the reason, and the servicer never runs."""
     note_caller(script)
-    async with serve(script, api_keys_file=tmp_path / "keys.json") as serving:
-        async with grpc.aio.insecure_channel(serving.address) as channel:
-            assert await outcome(channel, metadata=metadata) == (grpc.StatusCode.UNAUTHENTICATED, reason)
+    async with (
+        serve(script, api_keys_file=tmp_path / "keys.json") as serving,
+        grpc.aio.insecure_channel(serving.address) as channel,
+    ):
+        assert await outcome(channel, metadata=metadata) == (grpc.StatusCode.UNAUTHENTICATED, reason)
     assert script.seen == []
 
 
@@ -88,10 +92,12 @@ async def test_missing_scope_is_permission_denied(serve: Any, script: Any) -> No
 
 async def test_method_without_a_scope_is_closed(serve: Any, script: Any) -> None:
     """A method whose registration declares no scope is refused even to a caller with all of them."""
-    async with serve(script, scopes={"ListModels": "generate"}) as serving:
-        async with channel_to(serving.lifecycle, serving.trust) as channel:
-            with caller():
-                refusal = await outcome(channel)
+    async with (
+        serve(script, scopes={"ListModels": "generate"}) as serving,
+        channel_to(serving.lifecycle, serving.trust) as channel,
+    ):
+        with caller():
+            refusal = await outcome(channel)
     assert refusal == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_UNDECLARED")
 
 
@@ -105,10 +111,12 @@ async def test_token_of_another_gateway_is_refused(serve: Any, script: Any, tmp_
 
 async def test_token_is_bound_to_its_audience(serve: Any, script: Any) -> None:
     """A token minted for one service does not open another."""
-    async with serve(script) as serving:
-        async with open_channel(serving.address, audience="retriever", minter=serving.trust.minter()) as channel:
-            with caller():
-                refusal = await outcome(channel)
+    async with (
+        serve(script) as serving,
+        open_channel(serving.address, audience="retriever", minter=serving.trust.minter()) as channel,
+    ):
+        with caller():
+            refusal = await outcome(channel)
     assert refusal == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_WRONG_AUDIENCE")
 
 

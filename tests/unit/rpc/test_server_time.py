@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -15,10 +16,13 @@ from servicekit.testing.in_process import caller, channel_to
 
 
 async def sleep_for_ever(_request: Any, _context: Any) -> Any:
+    """Never answer."""
     await asyncio.Event().wait()
 
 
 def note_budget(script: Any) -> None:
+    """Let the unary method note the time left."""
+
     async def note(_request: Any, _context: Any) -> Any:
         script.seen.append(current_budget().remaining_s())
         return pb.CountTokensResponse()
@@ -29,12 +33,14 @@ def note_budget(script: Any) -> None:
 async def test_budget_opens_from_the_callers_deadline(serve: Any, script: Any) -> None:
     """The servicer sees what the caller granted; more than the maximum, or nothing, is the maximum."""
     note_budget(script)
-    async with serve(script, max_deadline_s=50) as serving:
-        async with channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel:
-            stub = pb_grpc.GeneratorServiceStub(channel)
-            with caller():
-                for timeout in (20, 4000, None):
-                    await stub.CountTokens(pb.CountTokensRequest(), timeout=timeout)
+    async with (
+        serve(script, max_deadline_s=50) as serving,
+        channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel,
+    ):
+        stub = pb_grpc.GeneratorServiceStub(channel)
+        with caller():
+            for timeout in (20, 4000, None):
+                await stub.CountTokens(pb.CountTokensRequest(), timeout=timeout)
     assert script.seen == pytest.approx([20, 50, 50], abs=2)
 
 
@@ -56,10 +62,12 @@ async def test_outgoing_call_gets_what_remains(serve: Any, script: Any) -> None:
 async def test_call_without_deadline_ends_at_the_maximum(serve: Any, script: Any) -> None:
     """A caller that names no deadline gets DEADLINE_EXCEEDED with details at the server's maximum."""
     script.unary = sleep_for_ever
-    async with serve(script, max_deadline_s=0.2) as serving:
-        async with channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel:
-            with caller(), pytest.raises(grpc.aio.AioRpcError) as caught:
-                await pb_grpc.GeneratorServiceStub(channel).CountTokens(pb.CountTokensRequest())
+    async with (
+        serve(script, max_deadline_s=0.2) as serving,
+        channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel,
+    ):
+        with caller(), pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.GeneratorServiceStub(channel).CountTokens(pb.CountTokensRequest())
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert to_error(caught.value, "generator").reason == "DEADLINE_EXCEEDED"
 
@@ -80,7 +88,7 @@ async def test_slow_reader_is_cut(serve: Any, script: Any) -> None:
             async with asyncio.timeout(10):
                 await script.ended.wait()
             await stub.CountTokens(pb.CountTokensRequest())
-            with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
                 while await call.read() is not grpc.aio.EOF:
                     pass
             assert await call.code() is not grpc.StatusCode.OK
@@ -96,16 +104,18 @@ async def test_subscription_has_no_end_and_is_cut_at_drain(serve: Any, script: A
 
     script.stream = subscribe
     loop = asyncio.get_running_loop()
-    async with serve(script, long_lived=frozenset({"GenerateAnswer"}), max_deadline_s=0.1, grace_s=8) as serving:
-        async with channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel:
-            with caller():
-                call = pb_grpc.GeneratorServiceStub(channel).GenerateAnswer(pb.GenerateAnswerRequest())
+    async with (
+        serve(script, long_lived=frozenset({"GenerateAnswer"}), max_deadline_s=0.1, grace_s=8) as serving,
+        channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel,
+    ):
+        with caller():
+            call = pb_grpc.GeneratorServiceStub(channel).GenerateAnswer(pb.GenerateAnswerRequest())
+            await call.read()
+            started_s = loop.time()
+            await serving.lifecycle.down()
+            assert loop.time() - started_s < 5
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
-                started_s = loop.time()
-                await serving.lifecycle.down()
-                assert loop.time() - started_s < 5
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await call.read()
     assert script.seen == [math.inf]
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert to_error(caught.value, "generator").reason == "DRAINING"

@@ -13,6 +13,7 @@ ANY_TEXT = st.text(st.characters(), max_size=3000)
 def as_rpc_error(
     code: grpc.StatusCode, details: str, trailers: tuple[tuple[str, str | bytes], ...]
 ) -> grpc.aio.AioRpcError:
+    """What a client would see of this status."""
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers), details)
 
 

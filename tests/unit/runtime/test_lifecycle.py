@@ -35,9 +35,14 @@ class Settings(ServiceSettings):
 class Silent(pb_grpc.GeneratorServiceServicer):
     """Never called."""
 
-    async def CountTokens(self, request: Any, context: Any) -> Any: ...
-    async def ListModels(self, request: Any, context: Any) -> Any: ...
-    async def GenerateAnswer(self, request: Any, context: Any) -> Any: ...
+    async def CountTokens(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """A unary method."""
+
+    async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """Another unary method."""
+
+    async def GenerateAnswer(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """A streaming method."""
 
 
 @dataclass
@@ -49,40 +54,50 @@ class Recorder:
     pinged: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, event: str) -> None:
+        """Remember what happened."""
         self.events.append(event)
 
     @asynccontextmanager
     async def open(self, name: str) -> AsyncIterator["Recorder"]:
+        """An adapter that notes its opening and closing."""
         self.note(f"open {name}")
         yield self
         self.note(f"close {name}")
 
     async def ping(self) -> None:
+        """Answer, unless away."""
         self.pinged.set()
         if self.away:
             raise BackendUnavailable("away")
 
     def subscribe(self, subscription: Subscription) -> None:
+        """As a bus."""
         self.note(f"subscribe {subscription.topic}")
 
     async def start_consuming(self) -> None:
+        """As a bus."""
         self.note("start consuming")
 
     async def stop_consuming(self) -> None:
+        """As a bus."""
         self.note("stop consuming")
 
-    async def publish(self, event: OutgoingEvent) -> None: ...
+    async def publish(self, event: OutgoingEvent) -> None:
+        """As a bus."""
 
     async def drain(self) -> None:
+        """As a bus."""
         self.note("drain")
 
     async def work(self) -> None:
+        """As a background task."""
         try:
             await asyncio.Event().wait()
         finally:
             self.note("task ends")
 
     async def build(self, _settings: Settings, stack: Stack) -> Service:
+        """A service with one of everything."""
         await stack.enter("store", self.open("store"), ping=lambda opened: opened.ping())
         await stack.enter("bus", self.open("bus"))
 
@@ -99,12 +114,14 @@ class Recorder:
 
 
 async def health_of(port: int, service: str = "") -> int:
+    """What a health client is told."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
     return answer.status
 
 
 async def http_get(port: int, path: str, *, method: str = "GET") -> tuple[int, str]:
+    """Status and body of one request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     answer = (await reader.read()).decode()
@@ -114,6 +131,7 @@ async def http_get(port: int, path: str, *, method: str = "GET") -> tuple[int, s
 
 
 async def until(condition: Any) -> None:
+    """Wait for a condition of the running service."""
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.01)
@@ -187,6 +205,7 @@ async def test_failing_steps_do_not_stop_the_shutdown() -> None:
         raise RuntimeError("will not drain")
 
     async def build(settings: Settings, stack: Stack) -> Service:
+        """A service with one of everything."""
         service = await recorder.build(settings, stack)
         await stack.enter("broken", broken())
         return Service(service.name, service.rpc_services, bus=service.bus, drain=(bad_drain, recorder.drain))
@@ -201,6 +220,7 @@ async def test_failed_start_closes_what_was_opened() -> None:
     recorder = Recorder()
 
     async def build(_settings: Settings, stack: Stack) -> Service:
+        """A service with one of everything."""
         await stack.enter("store", recorder.open("store"))
         raise BackendUnavailable("no bus")
 
@@ -217,6 +237,7 @@ async def test_failed_task_takes_the_service_down_in_order() -> None:
         raise RuntimeError("broken worker")
 
     async def build(settings: Settings, stack: Stack) -> Service:
+        """A service with one of everything."""
         service = await recorder.build(settings, stack)
         return Service(service.name, service.rpc_services, tasks=(BackgroundTask("worker", fail),), drain=service.drain)
 
@@ -231,6 +252,7 @@ async def test_stop_during_start_is_obeyed() -> None:
     recorder, stopping, opening = Recorder(), asyncio.Event(), asyncio.Event()
 
     async def build(_settings: Settings, stack: Stack) -> Service:
+        """A service with one of everything."""
         await stack.enter("store", recorder.open("store"))
         opening.set()
         await asyncio.Event().wait()
@@ -271,6 +293,7 @@ async def test_http_application_is_served_and_drained() -> None:
         await send({"type": "http.response.body", "body": b"hello"})
 
     async def build(settings: Settings, stack: Stack) -> Service:
+        """A service with one of everything."""
         service = await Recorder().build(settings, stack)
         return Service(service.name, service.rpc_services, http=HttpApp(app, "127.0.0.1", 0))
 

@@ -43,6 +43,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def start(tmp_path: Path):  # noqa: ANN201  # a context manager of the process
+    """Starts the program with arguments and settings; killed if it is still there at the end."""
     file = tmp_path / "idle.py"
     file.write_text(PROGRAM)
 

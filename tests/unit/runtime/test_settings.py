@@ -25,6 +25,8 @@ class Settings(ServiceSettings):
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201  # a function of the variables to set
+    """The faults told for the given variables."""
+
     def load(**variables: str) -> tuple[str, ...]:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
