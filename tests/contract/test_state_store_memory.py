@@ -1,41 +1,27 @@
 """The memory state store keeps the contract of its port, and its own bound."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from servicekit.adapters.memory.state_store import MemoryStateStore
+from servicekit.testing.clocks import FakeClock
 from servicekit.testing.conformance.state_store import StateStoreConformance
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.elapsed_s = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.elapsed_s)
-
-    def monotonic_s(self) -> float:
-        return self.elapsed_s
-
-    def advance(self, seconds: float) -> None:
-        self.elapsed_s += seconds
-
-
 @pytest.fixture
-def clock() -> _Clock:
+def clock() -> FakeClock:
     """A clock that moves when told."""
-    return _Clock()
+    return FakeClock()
 
 
 @pytest.fixture
-def advance(clock: _Clock) -> Callable[[float], None]:
+def advance(clock: FakeClock) -> Callable[[float], None]:
     """Moves the clock of the store."""
     return clock.advance
 
 
 @pytest.fixture
-def state_store(clock: _Clock) -> MemoryStateStore:
+def state_store(clock: FakeClock) -> MemoryStateStore:
     """An empty store."""
     return MemoryStateStore(clock=clock)
 
