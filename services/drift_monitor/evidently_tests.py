@@ -12,11 +12,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently's usage statistics stay 
 
 import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report  # type: ignore[import-untyped]  # ships no py.typed
-from evidently.core.metric_types import Metric  # type: ignore[import-untyped]  # ships no py.typed
-from evidently.legacy.calculations.stattests import StatTest, ks_stat_test, wasserstein_stat_test, z_stat_test  # type: ignore[import-untyped]  # ships no py.typed
-from evidently.legacy.core import ColumnType  # type: ignore[import-untyped]  # ships no py.typed
-from evidently.metrics import ValueDrift  # type: ignore[import-untyped]  # ships no py.typed
+from evidently import DataDefinition, Dataset, Report
+from evidently.core.metric_types import Metric
+from evidently.legacy.calculations.stattests import StatTest, ks_stat_test, wasserstein_stat_test, z_stat_test
+from evidently.legacy.core import ColumnType
+from evidently.metrics import ValueDrift
 
 # Evidently's floor under the reference's standard deviation in its normed Wasserstein distance.
 _EVIDENTLY_LEAST_DEVIATION = 0.001

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any, BinaryIO
 
 from services.drift_monitor.frames import pack, read_frame
@@ -36,17 +38,20 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
 
 def answer_one(question: Mapping[str, Any]) -> Any:
     """The result of one question: `warm`, `compare` or `report`."""
-    from services.drift_monitor import evidently_tests  # noqa: PLC0415  # takes seconds; only this process pays
-
     match question["ask"]:
         case "warm":
-            return True
+            return bool(_load_tests())
         case "compare":
-            return [evidently_tests.compare(**asked) for asked in question["comparisons"]]
+            return [_load_tests().compare(**asked) for asked in question["comparisons"]]
         case "report":
-            return evidently_tests.render_report(question["comparisons"])
+            return _load_tests().render_report(question["comparisons"])
         case unknown:
             raise ValueError(f"no such question: {unknown!r}")
+
+
+def _load_tests() -> ModuleType:
+    """Evidently takes seconds to import: here, in this process, with the first question that needs it."""
+    return import_module("services.drift_monitor.evidently_tests")
 
 
 if __name__ == "__main__":
