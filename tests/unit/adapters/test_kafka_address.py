@@ -14,7 +14,7 @@ from servicekit.errors import InvalidRequest
         ("kafka://a:1,b:2", KafkaAddress(("a:1", "b:2"))),
         ("kafka://broker", KafkaAddress(("broker:9092",))),
         ("kafka://a:1?instance=r-0", KafkaAddress(("a:1",), instance="r-0")),
-        ("kafka://a:1?session_s=6", KafkaAddress(("a:1",), session_s=6.0)),
+        ("kafka://a:1?session_s=9.5", KafkaAddress(("a:1",), session_s=9.5)),
     ],
 )
 def test_url_is_parsed(url: str, expected: KafkaAddress) -> None:

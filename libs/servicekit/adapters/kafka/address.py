@@ -1,4 +1,4 @@
-"""Reads a `kafka://` URL: `kafka://host:port[,host:port…][?instance=NAME&session_s=10]`.
+"""Reads a `kafka://` URL: `kafka://host:port[,host:port…][?instance=NAME&session_s=6]`.
 
 Pure; called by `event_bus.py`.
 """
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from servicekit.errors import InvalidRequest
 
-DEFAULT_SESSION_S = 10.0
+DEFAULT_SESSION_S = 6.0
 MIN_SESSION_S = 1.0
 MAX_SESSION_S = 1800.0
 _DEFAULT_PORT = 9092

@@ -199,7 +199,7 @@ async def open_event_bus(
     start_within_s: float = START_WITHIN_S,
     backoff: Backoff | None = None,
 ) -> AsyncIterator[KafkaEventBus]:
-    """Connect to the Kafka at `kafka://host:port[,…][?instance=NAME&session_s=10]`.
+    """Connect to the Kafka at `kafka://host:port[,…][?instance=NAME&session_s=6]`.
 
     Raises:
         InvalidRequest: the URL says something unknown.

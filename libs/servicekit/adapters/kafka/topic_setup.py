@@ -6,6 +6,7 @@ to itself: a refusal is logged, and the bus goes on.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -17,6 +18,9 @@ from servicekit.events.topics import TOPICS, TopicSpec, dead_letter_topic
 log = structlog.get_logger()
 
 _WITHIN_S = 15.0
+_MAX_REPLICAS = 3
+_ENVELOPE_ROOM_BYTES = 64 * 1024
+_DEAD_LETTER_RETENTION = timedelta(days=7)
 
 
 async def create_missing_topics(servers: Sequence[str], *, dead_letters: Iterable[tuple[str, str]] = ()) -> None:
@@ -25,14 +29,15 @@ async def create_missing_topics(servers: Sequence[str], *, dead_letters: Iterabl
     wanted |= {dead_letter_topic(topic, group): TOPICS[topic] for topic, group in dead_letters if topic in TOPICS}
     try:
         async with asyncio.timeout(_WITHIN_S):
-            missing = await _missing(servers, wanted)
+            missing, brokers = await _missing(servers, wanted)
             if missing:
-                await _create(servers, missing)
+                await _create(servers, missing, replicas=min(_MAX_REPLICAS, brokers))
     except (KafkaError, TimeoutError, OSError) as exc:
         log.info("kafka.topics_not_created", error=repr(exc), remedy="create them, or let first use do it")
 
 
-async def _missing(servers: Sequence[str], wanted: Mapping[str, TopicSpec]) -> dict[str, TopicSpec]:
+async def _missing(servers: Sequence[str], wanted: Mapping[str, TopicSpec]) -> tuple[dict[str, TopicSpec], int]:
+    """What the cluster lacks, and how many brokers it has."""
     client = AIOKafkaClient(bootstrap_servers=list(servers))
     try:
         await client.bootstrap()
@@ -40,14 +45,16 @@ async def _missing(servers: Sequence[str], wanted: Mapping[str, TopicSpec]) -> d
         present = cluster.topics(exclude_internal_topics=False)
     finally:
         await client.close()
-    return {name: spec for name, spec in wanted.items() if name not in present}
+    missing = {name: spec for name, spec in wanted.items() if name not in present}
+    return missing, len(cluster.brokers())
 
 
-async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec]) -> None:
+async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec], *, replicas: int) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=list(servers))
     try:
         await admin.start()
-        response = await admin.create_topics([_new_topic(name, spec) for name, spec in missing.items()])
+        topics = [new_topic(name, spec, replicas=replicas) for name, spec in missing.items()]
+        response = await admin.create_topics(topics)
     except (AttributeError, LookupError, ValueError) as exc:
         # A broker that does not speak the administration protocol at all, as the embedded one.
         log.info("kafka.no_administration", error=repr(exc))
@@ -64,12 +71,15 @@ async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec]) -> N
     log.info("kafka.topics_created", topics=created)
 
 
-def _new_topic(name: str, spec: TopicSpec) -> NewTopic:
-    """Replication is the cluster's default (-1), for the cluster knows how many brokers it has."""
-    settings = {"max.message.bytes": str(spec.max_bytes + 64 * 1024)}
+def new_topic(name: str, spec: TopicSpec, *, replicas: int) -> NewTopic:
+    """How a topic of the registry, or the dead letters of one, is to be made.
+
+    aiokafka speaks a version of the request that cannot leave the replicas to the cluster.
+    """
+    settings = {"max.message.bytes": str(spec.max_bytes + _ENVELOPE_ROOM_BYTES)}
     if spec.compacted and name == spec.name:
         settings["cleanup.policy"] = "compact"
     else:
-        retention_s = spec.retention.total_seconds() if spec.retention else 7 * 86400
-        settings["retention.ms"] = str(int(retention_s * 1000))
-    return NewTopic(name=name, num_partitions=spec.partitions, replication_factor=-1, topic_configs=settings)
+        retention = spec.retention or _DEAD_LETTER_RETENTION
+        settings["retention.ms"] = str(retention // timedelta(milliseconds=1))
+    return NewTopic(name=name, num_partitions=spec.partitions, replication_factor=replicas, topic_configs=settings)
