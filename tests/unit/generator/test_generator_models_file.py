@@ -1,0 +1,98 @@
+"""The models file is checked at start, and each fault is told by its place."""
+
+from pathlib import Path
+
+import pytest
+from servicekit.domain.generation import Usage
+from servicekit.errors import InvalidRequest
+
+from services.generator.model_config import read_models, single_model
+from services.generator.pricing import Price
+
+GOOD = """
+price_version: "2030-01"
+models:
+  default:
+    engine: extractive://
+  llama:
+    engine: tgi://tgi:8080?template=chatml
+    window_tokens: 4096
+    input_price_microusd: 150000
+    output_price_microusd: 600000
+    sampling: {temperature: 0.2, max_output_tokens: 256}
+    fallbacks: [default]
+"""
+
+
+def _read(tmp_path: Path, text: str) -> object:
+    path = tmp_path / "models.yaml"
+    path.write_text(text, "utf-8")
+    return read_models(path)
+
+
+def test_good_file_is_read(tmp_path: Path) -> None:
+    """Every setting of an alias arrives."""
+    path = tmp_path / "models.yaml"
+    path.write_text(GOOD, "utf-8")
+    config = read_models(path)
+    llama = config.models["llama"]
+    assert llama.sampling.sampling().temperature == 0.2
+    assert llama.fallbacks == ("default",)
+    assert llama.price("2030-01").cached_microusd == 150_000
+    assert config.extractive_fallback
+
+
+def test_without_a_file_there_is_one_model() -> None:
+    """The default alias stands on the engine of the settings."""
+    assert single_model("tgi://h:1").models["default"].engine == "tgi://h:1"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("engine: extractive://", "engines: extractive://"), "models.default.engine"),
+        (("fallbacks: [default]", "fallbacks: [gpt]"), "'gpt' is no alias; known: default, llama"),
+        (("temperature: 0.2", "temperature: 9"), "sampling.temperature must be 0 to 2"),
+        (("temperature: 0.2", "heat: 9"), "models.llama.sampling.heat"),
+        (("window_tokens: 4096", "window_tokens: 1"), "models.llama.window_tokens"),
+        (("  default:", "  other:"), "is no alias"),
+        (("models:", "models: {["), "is no YAML"),
+        (('price_version: "2030-01"', "price_version: {a: 1}"), "price_version"),
+    ],
+)
+def test_faults_are_told_by_place(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+    """A file that cannot be followed names the file, the place and the fault."""
+    with pytest.raises(InvalidRequest) as raised:
+        _read(tmp_path, GOOD.replace(*change))
+    assert "models.yaml" in raised.value.message
+    assert told in raised.value.message
+
+
+def test_missing_default_is_told(tmp_path: Path) -> None:
+    """An empty model must mean something."""
+    with pytest.raises(InvalidRequest, match="must name the alias 'default'"):
+        _read(tmp_path, "models: {llama: {engine: 'tgi://h:1'}}")
+
+
+def test_missing_file_is_told(tmp_path: Path) -> None:
+    """A path to nothing is a fault of the settings."""
+    with pytest.raises(InvalidRequest, match="No such file"):
+        read_models(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("usage", "microusd"),
+    [
+        (Usage(0, 0), 0),
+        (Usage(1_000_000, 1_000_000), 3_000_000),
+        (Usage(1_000_000, 0, cached_tokens=400_000), 640_000),
+        (Usage(1, 0), 1),
+        (Usage(0, 1), 2),
+        (Usage(10, 0, cached_tokens=50), 1),
+    ],
+)
+def test_cost_is_whole_microdollars(usage: Usage, microusd: int) -> None:
+    """Input, cached and output tokens are priced apart and rounded once."""
+    price = Price(input_microusd=1_000_000, output_microusd=2_000_000, cached_microusd=100_000, version="v")
+    assert price.cost(usage).microusd == microusd
+    assert price.cost(usage).price_version == "v"
