@@ -17,7 +17,7 @@ class OutgoingEvent:
     """One event to publish: `message` is the topic's protobuf type, `id` its identity within this source.
 
     A `tombstone` is published with an empty value, which deletes the key from a compacted topic; its message
-    only tells the type.
+    only tells the type, and it has no sequence number.
     """
 
     topic: str

@@ -5,13 +5,14 @@ Part of `KafkaEventBus`; see `servicekit.events.ledger` for what the numbers pro
 
 import asyncio
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import RecordMetadata
 
-from servicekit.adapters.kafka.session import ProducerSession, SessionBroken, SessionKeeper
+from servicekit.adapters.kafka.session import Headers, ProducerSession, SessionBroken, SessionKeeper
 from servicekit.domain.envelope import Envelope
 from servicekit.domain.identity import ServiceIdentity
 from servicekit.errors import BackendUnavailable, InvalidRequest
@@ -47,6 +48,9 @@ class KafkaPublisher:
             BackendUnavailable: not acknowledged in time (EVENT_NOT_RECORDED); it may still arrive.
             InvalidRequest: larger than the topic takes (EVENT_TOO_LARGE).
         """
+        if event.tombstone:
+            headers = encode_headers(replace(self._envelope(event, 0), producer=""))
+            return await self._send_unnumbered(event.topic, key=event.key.encode(), value=None, headers=headers)
         value = event.message.SerializeToString(deterministic=True)
         _check_size(event, value)
         metrics.PUBLISHED.labels(event.topic).inc()
@@ -73,17 +77,21 @@ class KafkaPublisher:
         Raises:
             BackendUnavailable: not acknowledged in time.
         """
+        await self._send_unnumbered(letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
+
+    async def _send_unnumbered(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
+        """Send what no completeness count includes: dead letters, and tombstones, which no table holds."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 session = await self._sessions.live()
-                partition = self._partition(await session.partitions_for(letter.topic), letter.key)
-                acknowledged = await session.send(
-                    letter.topic, partition, key=letter.key, value=letter.value, headers=letter.headers
-                )
+                partition = self._partition(await session.partitions_for(topic), key)
+                acknowledged = await session.send(topic, partition, key=key, value=value, headers=headers)
                 await acknowledged
         except (TimeoutError, KafkaError, SessionBroken) as exc:
             raise BackendUnavailable(
-                f"the dead letter was not recorded on {letter.topic}: {exc!r}", reason=EVENT_NOT_RECORDED
+                f"the unnumbered record was not recorded on {topic}: {exc!r}", reason=EVENT_NOT_RECORDED
             ) from exc
 
     async def _publish_through_any(self, event: OutgoingEvent, value: bytes) -> None:

@@ -70,13 +70,14 @@ class MemoryEventBus:
             raise BackendUnavailable(f"{event.topic}: told to fail", reason="EVENT_NOT_RECORDED")
         with metrics.PUBLISH_SECONDS.labels(event.topic).time():
             partition = crc32((event.key or event.id).encode()) % PARTITIONS
-            sequence = self.ledger.assign(event.topic, partition)
+            # A tombstone has no number: no table holds it, and no completeness count includes it.
+            sequence = 0 if event.tombstone else self.ledger.assign(event.topic, partition)
             envelope = Envelope(
                 id=event.id,
                 source=self._identity.name,
                 type=event.message.DESCRIPTOR.full_name,
                 tenant=event.tenant,
-                producer=self._identity.producer,
+                producer="" if event.tombstone else self._identity.producer,
                 sequence=sequence,
                 traceparent=current_traceparent(),
             )
@@ -87,7 +88,8 @@ class MemoryEventBus:
                 value=None if event.tombstone else event.message.SerializeToString(deterministic=True),
                 headers=encode_headers(envelope),
             )
-            self.ledger.acknowledge(event.topic, partition, sequence)
+            if sequence:
+                self.ledger.acknowledge(event.topic, partition, sequence)
         self.published.append(event)
         metrics.PUBLISHED.labels(event.topic).inc()
         metrics.ACKNOWLEDGED.labels(event.topic).inc()

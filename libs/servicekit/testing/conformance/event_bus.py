@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
@@ -98,6 +99,20 @@ class EventBusConformance:
         assert envelope.type == "binnacle.events.v1.FeedbackRecorded"
         assert envelope.producer
         assert envelope.source
+
+    async def test_a_tombstone_arrives_empty_and_without_a_number(self, harness: EventBusHarness) -> None:
+        """It keeps key, type and tenant, and the next event has the next sequence."""
+        bus, done = await harness.connect(), Recorder()
+        bus.subscribe(Subscription(TOPIC, "analytics", done))
+        await bus.start_consuming()
+        await bus.publish(feedback("e1", key="k"))
+        await bus.publish(replace(feedback("e2", key="k"), tombstone=True))
+        await bus.publish(feedback("e3", key="k"))
+        await done.wait_for(3)
+        first, tombstone, last = done.events
+        assert (tombstone.payload, tombstone.key, tombstone.envelope.type) == (b"", "k", first.envelope.type)
+        assert (tombstone.envelope.producer, tombstone.envelope.sequence) == ("", 0)
+        assert (first.envelope.sequence, last.envelope.sequence) == (1, 2)
 
     async def test_events_of_a_key_stay_in_order(self, harness: EventBusHarness) -> None:
         """Events of one key are handled one after the other, whatever else is handled meanwhile."""
