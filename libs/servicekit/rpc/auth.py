@@ -106,6 +106,9 @@ class Authenticator:
         Raises:
             Unauthenticated: the credential does not verify.
         """
+        recalled = self._tokens.recall(credential) if self._tokens else None
+        if recalled is not None:
+            return recalled
         if credential.startswith(PREFIX):
             if self._api_keys is None:
                 raise Unauthenticated("API keys are not accepted here", reason="API_KEY_NOT_ACCEPTED")
@@ -148,7 +151,7 @@ def _unverified_issuer(credential: str) -> str:
     """Who the token says issued it: chooses the verifier, proves nothing."""
     try:
         claims: dict[str, Any] = jwt.decode(credential, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError):
+    except (jwt.PyJWTError, ValueError, RecursionError):
         return ""
     return str(claims.get("iss", ""))
 
@@ -171,17 +174,17 @@ class _JwtVerifier:
             )
         except jwt.ExpiredSignatureError as exc:
             raise Unauthenticated("this JWT has expired", reason="JWT_EXPIRED") from exc
-        except (jwt.PyJWTError, ValueError, TypeError) as exc:
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
             raise Unauthenticated("this JWT does not verify", reason="JWT_INVALID") from exc
-        scopes = claims.get("scope", "")
-        words = scopes.split() if isinstance(scopes, str) else [str(scope) for scope in scopes]
+        scopes = claims.get("scope")
+        words = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else []
         tenant = str(claims[self._trust.tenant_claim])
         if not is_tenant(tenant):
             raise Unauthenticated(f"{self._trust.tenant_claim} must be {TENANT_RULE}", reason="JWT_INVALID")
         return Caller(
             tenant=tenant,
             subject=str(claims["sub"]),
-            scopes=frozenset(words) & SCOPES,
+            scopes=frozenset(str(word) for word in words) & SCOPES,
         )
 
     def _key_for(self, token: str) -> Any:

@@ -3,9 +3,10 @@
 Made by `rpc.interceptor` for every call but health and reflection.
 """
 
+import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,7 @@ class IncomingCall:
     """The state of one call; `open` before the servicer runs, `succeed`/`fail` once, `close` always."""
 
     __slots__ = (
+        "_bound",
         "_context",
         "_correlation",
         "_metrics",
@@ -93,6 +95,7 @@ class IncomingCall:
         self._correlation = Correlation("")
         self.code = grpc.StatusCode.OK
         self.reason = ""
+        self._bound = True
         self.long_lived = method in policy.long_lived
         self.budget = Budget.from_remaining(math.inf)
         metrics.in_flight.inc()
@@ -129,6 +132,7 @@ class IncomingCall:
 
     def _open_budget(self) -> None:
         given = self._context.time_remaining()
+        self._bound = given is None or given > self._policy.max_deadline_s
         maximum = math.inf if self.long_lived else self._policy.max_deadline_s
         self.budget = Budget.from_remaining(maximum if given is None else min(given, maximum))
         if self.budget.expired:
@@ -147,6 +151,13 @@ class IncomingCall:
                 "check the proto version, and that every string is UTF-8",
                 reason="MALFORMED_MESSAGE",
             ) from exc
+
+    async def bounded(self, work: Awaitable[Any]) -> Any:
+        """Do the work within the budget. A deadline of the caller's within the maximum is kept by gRPC itself."""
+        if not self._bound or self.long_lived:
+            return await work
+        async with asyncio.timeout(self.budget.timeout_s()):
+            return await work
 
     def encode(self, serialize: Callable[[Any], bytes] | None, response: Any) -> Any:
         """The response's bytes; a servicer that returns the wrong thing fails here, like any other mistake."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from opentelemetry.trace import SpanKind
 
-from servicekit.errors import BackendUnavailable, Overloaded
+from servicekit.errors import BackendUnavailable
 from servicekit.rpc.call import IncomingCall, MethodMetrics, RpcPolicy
+from servicekit.rpc.slow_reader import watching
 from servicekit.telemetry.tracing import span
 
 EXEMPT_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.v1alpha.", "/grpc.reflection.v1.")
@@ -80,10 +81,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def work(call: IncomingCall, received: Any, context: Any) -> Any:
             streamed = handler.request_streaming
             request = _parsed(call, parse, received) if streamed else call.parse(parse, received)
-            async with asyncio.timeout(call.budget.timeout_s()):
-                if handler.response_streaming:
-                    return await self._pump(behaviour(request, context), context)
-                return call.encode(serialize, await behaviour(request, context))
+            if handler.response_streaming:
+                return await call.bounded(self._pump(behaviour(request, context), context))
+            return call.encode(serialize, await call.bounded(behaviour(request, context)))
 
         async def handle(received: Any, context: Any) -> Any:
             call = IncomingCall(self._policy, method, metrics, context)
@@ -99,7 +99,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     async def _run(self, call: IncomingCall, context: Any, work: _Work) -> Any:
-        with span(call.method, kind=SpanKind.SERVER, traceparent=call.traceparent()):
+        with span(call.method, kind=SpanKind.SERVER, traceparent=call.traceparent()) as running:
             try:
                 call.open()
                 with self._subscriptions.track() if call.long_lived else nullcontext():
@@ -119,21 +119,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return result
             finally:
                 call.close()
+                if running.is_recording():
+                    running.set_attributes({"rpc.system": "grpc", "rpc.grpc.status_code": call.code.value[0]})
 
     async def _pump(self, responses: Any, context: Any) -> None:
         if inspect.isawaitable(responses):  # a servicer that writes to the context by itself
             await responses
             return
-        async with aclosing(responses):
-            async for response in responses:
-                try:
-                    async with asyncio.timeout(self._policy.slow_reader_s):
-                        await context.write(response)
-                except TimeoutError as exc:
-                    raise Overloaded(
-                        f"the stream was cut: nothing was read from it for {self._policy.slow_reader_s:g} s",
-                        reason="SLOW_READER",
-                    ) from exc
+        with watching(limit_s=self._policy.slow_reader_s) as watch:
+            async with aclosing(responses):
+                async for response in responses:
+                    watch.begin()
+                    await context.write(response)
+                    watch.end()
 
     async def _abort(self, call: IncomingCall, context: Any, error: BaseException) -> None:
         """End with the error's status; a reader that does not read cannot keep us from ending."""

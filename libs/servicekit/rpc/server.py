@@ -63,6 +63,11 @@ class RpcServer:
         await self.server.stop(grace_s)
 
 
+def join_host_port(host: str, port: int) -> str:
+    """An address as gRPC reads it: IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),

@@ -19,7 +19,7 @@ from servicekit.rpc.auth import Authenticator, JwtTrust
 from servicekit.rpc.call import RpcPolicy
 from servicekit.rpc.interceptor import CallInterceptor
 from servicekit.rpc.keyfiles import load_private_key
-from servicekit.rpc.server import RpcServer
+from servicekit.rpc.server import RpcServer, join_host_port
 from servicekit.rpc.tokens import TokenMinter
 from servicekit.runtime.declaration import Service
 from servicekit.runtime.readiness import Readiness
@@ -96,7 +96,7 @@ class Lifecycle(Generic[SettingsT]):
         for rpc in service.rpc_services:
             rpc.add_to_server(self._server.server)
         self.port = await self._server.start(
-            f"{settings.host}:{settings.port}", names=[rpc.name for rpc in service.rpc_services]
+            join_host_port(settings.host, settings.port), names=[rpc.name for rpc in service.rpc_services]
         )
         self.readiness = Readiness(
             self._server,

@@ -14,6 +14,7 @@ import structlog
 from servicekit.telemetry.correlation import current_correlation
 from servicekit.telemetry.tracing import current_trace_id
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 LogFormat = Literal["auto", "json", "console"]
 _NOISY = ("aiokafka", "faststream", "httpx", "httpcore", "grpc", "uvicorn.error", "asyncio")
 
@@ -84,4 +85,4 @@ class _Context:
 
 
 def _dump(record: MutableMapping[str, Any], **_options: Any) -> str:
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _ENCODER.encode(record)

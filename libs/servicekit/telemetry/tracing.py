@@ -14,6 +14,7 @@ from opentelemetry.util.types import AttributeValue
 
 TRACEPARENT = "traceparent"
 _TRACEPARENT_CHARS = 55
+_EXPORT_S = 5
 
 tracer = trace.get_tracer("binnacle")
 
@@ -34,7 +35,8 @@ def configure_tracing(*, service: str, instance: str, otlp_endpoint: str | None)
     )
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     insecure = not otlp_endpoint.startswith("https://")
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=insecure)))
+    exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=insecure, timeout=_EXPORT_S)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return provider.shutdown
 
@@ -92,7 +94,8 @@ def _is_new(started: Span, parent: SpanContext) -> bool:
 
 def _child_of(parent: SpanContext) -> SpanContext:
     trace_id = parent.trace_id if parent.is_valid else random.getrandbits(128) or 1  # an id, no secret
-    flags = parent.trace_flags if parent.is_valid else TraceFlags(TraceFlags.DEFAULT)
+    # A trace begun here is marked as sampled, so that a callee that has a collector records its part.
+    flags = parent.trace_flags if parent.is_valid else TraceFlags(TraceFlags.SAMPLED)
     span_id = random.getrandbits(64) or 1  # an id, no secret
     return SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags)
 

@@ -1,5 +1,9 @@
 """Tokens and JWTs, verified without a server: what is accepted, what is refused and why."""
 
+import base64
+import json
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +11,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 from servicekit.errors import InvalidRequest, Unauthenticated
 from servicekit.rpc.auth import Authenticator, JwtTrust
 from servicekit.rpc.caller import Caller, current_caller
@@ -129,7 +135,7 @@ class Issuer:
         if jwks:
             document = jwt.algorithms.OKPAlgorithm.to_jwk(public, as_dict=True) | {"kid": "k1", "alg": "EdDSA"}
             file = folder / "jwks.json"
-            file.write_text(__import__("json").dumps({"keys": [document]}))
+            file.write_text(json.dumps({"keys": [document]}))
         else:
             file = folder / "issuer.pem"
             file.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
@@ -182,6 +188,46 @@ def test_nothing_configured_accepts_nothing() -> None:
     for credential in ("bk_x", "a.b.c", TokenMinter(Ed25519PrivateKey.generate()).mint(CALLER, audience="gateway")):
         with pytest.raises(Unauthenticated):
             authenticator.authenticate_credential(credential)
+
+
+def _segment(content: object) -> str:
+    """A part of a token."""
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
+
+
+_VALUES = st.one_of(
+    st.text(max_size=40),
+    st.binary(max_size=40),
+    st.text(max_size=40).map("Bearer {}".format),
+    st.builds(
+        lambda header, claims: f"Bearer {_segment(header)}.{_segment(claims)}.AAAA",
+        st.sampled_from(
+            [{"alg": "EdDSA"}, {"alg": "none"}, {"alg": "HS256"}, [], {"alg": 1}, {"alg": "EdDSA", "kid": {}}]
+        ),
+        st.sampled_from([{"iss": "binnacle-gateway"}, {"iss": "https://id.example", "scope": 7}, {"iss": []}, [], 3]),
+    ),
+    st.just("Bearer e30." + base64.urlsafe_b64encode(b"[" * 6000).decode() + ".AAAA"),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["authorization", "x-api-key", "other"]), _VALUES), max_size=3))
+def test_any_metadata_is_refused_properly(metadata: list[tuple[str, Any]]) -> None:
+    """Whatever stands in the metadata, without a genuine credential the answer is UNAUTHENTICATED."""
+    with pytest.raises(Unauthenticated):
+        _everything_on().authenticate(metadata)
+
+
+@cache
+def _everything_on() -> Authenticator:
+    """An authenticator that accepts all three kinds, and knows no key."""
+    folder = Path(tempfile.mkdtemp())
+    ensure_token_keys(folder / "private.pem", folder / "public.pem")
+    return Authenticator(
+        audience="gateway",
+        api_keys_file=folder / "keys.json",
+        token_public_key_file=folder / "public.pem",
+        jwt_trust=Issuer(folder, jwks=True).trust,
+    )
 
 
 def test_no_caller_outside_of_a_call() -> None:
