@@ -96,3 +96,10 @@ def test_cost_is_whole_microdollars(usage: Usage, microusd: int) -> None:
     price = Price(input_microusd=1_000_000, output_microusd=2_000_000, cached_microusd=100_000, version="v")
     assert price.cost(usage).microusd == microusd
     assert price.cost(usage).price_version == "v"
+
+
+def test_example_file_is_valid() -> None:
+    """The file that is shown to operators can be used as it is."""
+    config = read_models(Path("services/generator/models.example.yaml"))
+    assert config.models["default"].fallbacks == ("spare",)
+    assert config.models["extractive"].engine == "extractive://"
