@@ -227,4 +227,4 @@ class _errors:  # noqa: N801  # reads as the block it opens
 
     def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         if isinstance(error, grpc.aio.AioRpcError):
-            raise to_error(error, backend=self._service) from error
+            raise to_error(error, backend=self._service, keep_unauthenticated=True) from error

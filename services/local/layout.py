@@ -142,7 +142,7 @@ class Layout:
             "host": HOST,
             "port": str(self.ports[service]),
             "metrics_port": str(self.ports[f"{service}.metrics"]),
-            "event_bus_url": f"kafka://{kafka}",
+            "event_bus_url": f"kafka://{kafka}?instance={service}",  # static members: a restart spares a rebalance
             "state_dir": str(self.data_dir / service),
             "api_keys_file": str(self.secret("api_keys.json")),
             "token_public_key_file": str(self.secret("token.pub")),

@@ -51,9 +51,8 @@ for _command in (*asking.COMMANDS, *ingesting.COMMANDS, *operating.COMMANDS, *ta
 def main() -> None:
     """Run the command; expected errors are one line on standard error."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as exc:
-        sys.exit(exc.exit_code)
+        status = cli.main(standalone_mode=False)  # an `Exit` inside comes back as its status
+        sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
