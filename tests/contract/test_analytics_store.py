@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-
+from servicekit.adapters.clickhouse.analytics_store import Target
 from servicekit.adapters.registry import open_analytics_store
 from servicekit.errors import BackendUnavailable, InvalidRequest
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.testing.conformance.analytics_store import AnalyticsStoreConformance
+
 from tests.clickhouse_process import FrontProcess, running_front
 
 
@@ -43,8 +44,6 @@ async def test_a_store_that_is_away_is_unavailable() -> None:
 )
 def test_a_faulty_url_is_refused_by_name(url: str) -> None:
     """A URL without host, port number or database is refused before anything is opened."""
-    from servicekit.adapters.clickhouse.analytics_store import Target
-
     with pytest.raises(InvalidRequest) as caught:
         Target.from_url(url)
     assert caught.value.field == "analytics_store_url"
@@ -52,8 +51,6 @@ def test_a_faulty_url_is_refused_by_name(url: str) -> None:
 
 def test_a_faulty_url_does_not_tell_its_password() -> None:
     """The password stays out of the error and of the target's picture."""
-    from servicekit.adapters.clickhouse.analytics_store import Target
-
     with pytest.raises(InvalidRequest) as caught:
         Target.from_url("clickhouse://user:secret@host")
     assert "secret" not in caught.value.message

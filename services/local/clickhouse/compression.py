@@ -44,9 +44,7 @@ def decompress(body: bytes, encoding: str) -> bytes:
         return body
     decode = _DECODERS.get(name)
     if decode is None:
-        raise UnknownEncodingError(
-            f"Content-Encoding {encoding!r} is not supported: use one of {', '.join(_DECODERS)}"
-        )
+        raise UnknownEncodingError(f"Content-Encoding {encoding!r} is not supported: use one of {', '.join(_DECODERS)}")
     try:
         return decode(body)
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error, zstd.ZstdError) as error:

@@ -146,9 +146,7 @@ def _stream(session: Any, sql: str, output: str) -> Iterator[Chunk]:
     result = session.send_query(sql, output)
     try:
         for block in result:
-            yield Chunk(
-                block.bytes(), read_rows=block.storage_rows_read(), read_bytes=block.storage_bytes_read()
-            )
+            yield Chunk(block.bytes(), read_rows=block.storage_rows_read(), read_bytes=block.storage_bytes_read())
     finally:
         with suppress(RuntimeError):
             result.close()
@@ -157,9 +155,7 @@ def _stream(session: Any, sql: str, output: str) -> Iterator[Chunk]:
 def _assignments(settings: Mapping[str, str]) -> str:
     for name in settings:
         if not _SETTING_NAME.fullmatch(name):
-            raise EngineError(
-                f"Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)", code=115
-            )
+            raise EngineError(f"Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)", code=115)
     return ", ".join(f"{name} = {_quote_value(value)}" for name, value in settings.items())
 
 

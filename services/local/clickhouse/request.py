@@ -90,9 +90,7 @@ def _decoded(body: bytes, encoding: str) -> bytes:
     try:
         return compression.decompress(body, encoding)
     except compression.UnknownEncodingError as error:
-        raise EngineError(
-            f"Code: 89. DB::Exception: {error}. (UNKNOWN_COMPRESSION_METHOD)", code=89
-        ) from error
+        raise EngineError(f"Code: 89. DB::Exception: {error}. (UNKNOWN_COMPRESSION_METHOD)", code=89) from error
 
 
 def _statement(raw: bytes) -> Statement:
@@ -113,9 +111,7 @@ def _settings(fields: Mapping[str, str], *, read_only: bool) -> dict[str, str]:
 
 
 def _form(content_type: str, body: bytes) -> dict[str, str]:
-    message = BytesParser(policy=HTTP).parsebytes(
-        b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body
-    )
+    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
     fields: dict[str, str] = {}
     for part in message.iter_parts():
         name = part.get_param("name", header="content-disposition")

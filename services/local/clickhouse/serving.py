@@ -3,6 +3,7 @@
 Called by `services.local.clickhouse_front` once the process's time zone is set.
 """
 
+import signal
 import socket
 from pathlib import Path
 
@@ -40,4 +41,7 @@ def serve(listener: socket.socket, *, data: Path, database: str, threads: int, a
             timeout_graceful_shutdown=_DRAIN_S,
             timeout_keep_alive=75,
         )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # The server raises the signal that stopped it once more when it is done; the engine is still open then.
+            signal.signal(number, lambda _number, _frame: None)
         uvicorn.Server(config).run(sockets=[listener])

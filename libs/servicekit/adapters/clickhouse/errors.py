@@ -81,7 +81,10 @@ def _translate(error: Exception) -> BinnacleError:
         if "timeout" in text.lower() or isinstance(error.__cause__, TimeoutError):
             return BackendTimeout(f"{_BACKEND} did not answer in time: {text}", reason="TIMEOUT")
         return BackendUnavailable(f"{_BACKEND} cannot be reached: {text}", reason="CONNECT")
-    reason = _reason(error, code)
+    return _from_code(code, text, reason=_reason(error, code))
+
+
+def _from_code(code: int, text: str, *, reason: str) -> BinnacleError:
     if code in _NOT_READY:
         return NotReady(f"{_BACKEND} lacks what was asked for; run the migrations: {text}", reason=reason)
     if code in _TIMED_OUT:

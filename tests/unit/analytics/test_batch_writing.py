@@ -1,0 +1,120 @@
+"""A batch is stored whole; the row that spoils it is found and becomes a dead letter."""
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
+from servicekit.events.dead_letters import DeadLetter
+from servicekit.events.topics import FEEDBACK_RECORDED
+from servicekit.ports.event_bus import RejectedEvent
+
+from services.analytics.batching import Batch, Gap, Limits
+from services.analytics.tables import TopicTable
+from services.analytics.writing import BatchWriter
+from tests.unit.analytics.analytics_fakes import RecordingStore
+
+_TABLE = TopicTable(FEEDBACK_RECORDED, "feedback_raw", "INSERT INTO feedback_raw FORMAT Protobuf", {})
+
+
+def _record(offset: int) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(FEEDBACK_RECORDED, 0, offset, 0, 0, b"k", b"v", None, 1, 1, (("ce_id", b"x"),))
+
+
+def _batch(*rows: bytes) -> Batch:
+    batch = Batch(topic=FEEDBACK_RECORDED, epoch=1, started_s=0.0)
+    for offset, row in enumerate(rows):
+        batch.add(_record(offset), row)
+    return batch
+
+
+def _refuse_x(body: bytes) -> None:
+    if b"x" in body:
+        raise InvalidRequest("a row with x")
+
+
+def _refuse_all(_body: bytes) -> None:
+    raise InvalidRequest("nothing fits")
+
+
+class _Letters(list[DeadLetter]):
+    async def send(self, letter: DeadLetter) -> None:
+        self.append(letter)
+
+
+async def test_a_good_batch_is_one_insert() -> None:
+    """Rows are joined and written at once."""
+    store, letters = RecordingStore(), _Letters()
+    await BatchWriter(store, group="analytics", send_dead_letter=letters.send).write(_batch(b"a", b"b"), _TABLE)
+    assert store.inserts == [(_TABLE.insert_sql, b"ab")]
+    assert letters == []
+
+
+async def test_poison_is_bisected_out() -> None:
+    """Every good row is stored once, in order; every bad one is a dead letter with its original bytes."""
+    store, letters = RecordingStore(refuse=_refuse_x), _Letters()
+    writer = BatchWriter(store, group="analytics", send_dead_letter=letters.send)
+    await writer.write(_batch(b"a", b"x", b"b", b"c", b"x", b"d", b"e"), _TABLE)
+    assert b"".join(body for _sql, body in store.inserts) == b"abcde"
+    assert [letter.record.offset for letter in letters] == [1, 4]
+    assert letters[0].topic == f"{FEEDBACK_RECORDED}.analytics.dlq"
+    assert letters[0].value == b"v"
+
+
+async def test_where_nothing_fits_no_topic_is_drained_into_dead_letters() -> None:
+    """A table that refuses everything is a fault of the table: after a few rows the sink stops and waits."""
+    letters = _Letters()
+    writer = BatchWriter(
+        RecordingStore(refuse=_refuse_all), group="analytics", send_dead_letter=letters.send, max_refused_in_a_row=3
+    )
+    with pytest.raises(NotReady) as caught:
+        await writer.write(_batch(*[b"r"] * 100), _TABLE)
+    assert caught.value.reason == "TABLE_MISFIT"
+    assert len(letters) == 3
+
+
+async def test_an_absent_store_leaves_everything_to_the_next_attempt() -> None:
+    """An outage makes no dead letters."""
+
+    def away(_body: bytes) -> None:
+        raise BackendUnavailable("away")
+
+    letters = _Letters()
+    with pytest.raises(BackendUnavailable):
+        await BatchWriter(RecordingStore(refuse=away), group="g", send_dead_letter=letters.send).write(
+            _batch(b"a"), _TABLE
+        )
+    assert letters == []
+
+
+async def test_rejected_records_and_gaps_are_written_too() -> None:
+    """What could not be a row is a dead letter, and offsets that were lost are told."""
+    store, letters = RecordingStore(), _Letters()
+    batch = _batch()
+    batch.reject(_record(5), RejectedEvent("no id", stage="envelope"))
+    batch.gaps.append(Gap(FEEDBACK_RECORDED, 0, 3, 4))
+    await BatchWriter(store, group="analytics", send_dead_letter=letters.send).write(batch, _TABLE)
+    assert [letter.record.offset for letter in letters] == [5]
+    assert len(store.inserts) == 1
+    assert "stream_gaps" in store.inserts[0][0]
+    assert b'"first_offset": 3' in store.inserts[0][1]
+
+
+def test_a_batch_commits_behind_its_last_record() -> None:
+    """Tombstones and rejected records count for the offset as rows do."""
+    batch = _batch(b"a", b"")
+    batch.reject(_record(2), RejectedEvent("bad", stage="decode"))
+    assert batch.next_offsets == {TopicPartition(FEEDBACK_RECORDED, 0): 3}
+    assert batch.rows == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "due"),
+    [
+        (Limits(max_rows=2), True),
+        (Limits(max_bytes=2), True),
+        (Limits(max_age_s=0.5), True),
+        (Limits(), False),
+    ],
+)
+def test_a_batch_is_due_by_rows_bytes_or_age(limits: Limits, due: bool) -> None:
+    """Whichever limit comes first."""
+    assert _batch(b"a", b"b").is_due(limits, now_s=0.6) is due

@@ -1,0 +1,51 @@
+"""Bodies of the embedded ClickHouse survive every content encoding, in pieces and in several frames."""
+
+import gzip
+
+import lz4.frame  # type: ignore[import-untyped]  # ships no stubs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.local.clickhouse.compression import UnknownEncodingError, decompress, negotiate, open_compressor
+
+_ENCODINGS = ("gzip", "deflate", "zstd", "lz4")
+
+
+@pytest.mark.parametrize("encoding", _ENCODINGS)
+@given(chunks=st.lists(st.binary()))
+def test_chunks_come_back_as_they_went(encoding: str, chunks: list[bytes]) -> None:
+    """A response compressed chunk by chunk is one valid body."""
+    compressor = open_compressor(encoding)
+    body = b"".join([*(compressor.compress(chunk) for chunk in chunks), compressor.finish()])
+    assert decompress(body, encoding) == b"".join(chunks)
+
+
+@given(blocks=st.lists(st.binary(min_size=1), min_size=1))
+def test_every_frame_of_a_body_is_read(blocks: list[bytes]) -> None:
+    """Drivers send each block of an insert as a frame of its own: none may be lost."""
+    assert decompress(b"".join(lz4.frame.compress(block) for block in blocks), "lz4") == b"".join(blocks)
+    assert decompress(b"".join(gzip.compress(block) for block in blocks), "gzip") == b"".join(blocks)
+
+
+@pytest.mark.parametrize("encoding", [*_ENCODINGS, "br"])
+def test_a_body_that_is_not_what_it_says_is_refused(encoding: str) -> None:
+    """Rubbish under an encoding's name, or an unknown name, is an error and no empty insert."""
+    with pytest.raises(UnknownEncodingError):
+        decompress(b"this is no compressed body", encoding)
+
+
+def test_a_cut_off_frame_is_refused() -> None:
+    """Half a frame is not taken for a short body."""
+    whole = lz4.frame.compress(b"x" * 1000)
+    with pytest.raises(UnknownEncodingError):
+        decompress(whole[:-6], "lz4")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chosen"),
+    [("lz4,zstd,gzip", "lz4"), ("br, gzip;q=1.0", "gzip"), ("identity", None), ("", None), ("gzip;q=0, zstd", "zstd")],
+)
+def test_the_clients_first_known_encoding_is_taken(accepted: str, chosen: str | None) -> None:
+    """The client's order is its preference."""
+    assert negotiate(accepted) == chosen
