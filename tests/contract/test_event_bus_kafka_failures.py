@@ -245,8 +245,8 @@ async def test_event_in_hand_at_kill_nine_comes_back() -> None:
         )
         assert killed.stdout is not None
         async with asyncio.timeout(20):
-            while b"begun" not in await killed.stdout.readline():
-                pass
+            while b"begun" not in (line := await killed.stdout.readline()):
+                assert line, "the consumer ended"
         killed.kill()
         await killed.communicate()
         done = Recorder()

@@ -51,8 +51,8 @@ class KafkaConsumers:
         self._send_dead_letter = send_dead_letter
         self._backoff = backoff
         self._subscriptions: list[Subscription] = []
-        self._broker: KafkaBroker | None = None
-        self._intakes: list[Intake] = []
+        # A FastStream broker for each subscription, because one starts its subscribers one after the other.
+        self._running: list[tuple[KafkaBroker, Intake]] = []
         # Set when a consumer says that it cannot go on; cleared by `start`.
         self.failed = asyncio.Event()
 
@@ -66,33 +66,36 @@ class KafkaConsumers:
         self._subscriptions.append(subscription)
 
     async def start(self) -> None:
-        """Join the groups and begin to fetch.
+        """Join all groups at once and begin to fetch; joining may take as long as a session.
 
         Raises:
-            KafkaError: no server answers.
+            KafkaError: no server answers, or a group refuses.
         """
         self.failed.clear()
-        if not self._subscriptions:
-            return
-        broker = KafkaBroker(
-            list(self._address.servers),
-            consumer_only=True,
-            apply_types=False,
-            ack_policy=AckPolicy.MANUAL,
-            graceful_timeout=_GRACE_S,
-            logger=_OnlyErrors(self.failed.set),
-        )
-        self._intakes = [self._attach(broker, one) for one in self._subscriptions]
-        self._broker = broker
-        await broker.start()
+        for subscription in self._subscriptions:
+            broker = KafkaBroker(
+                list(self._address.servers),
+                consumer_only=True,
+                apply_types=False,
+                ack_policy=AckPolicy.MANUAL,
+                graceful_timeout=_GRACE_S,
+                logger=_OnlyErrors(self.failed.set),
+            )
+            self._running.append((broker, self._attach(broker, subscription)))
+        started = await asyncio.gather(*(one.start() for one, _ in self._running), return_exceptions=True)
+        for outcome in started:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def stop(self) -> None:
         """Stop fetching, finish what is in hand, commit, leave the groups."""
-        broker, self._broker = self._broker, None
-        if broker is None:
-            return
-        for intake in self._intakes:
+        running, self._running = self._running, []
+        for _, intake in running:
             intake.stop()
+        await asyncio.gather(*(self._stop(broker) for broker, _ in running))
+
+    @staticmethod
+    async def _stop(broker: KafkaBroker) -> None:
         try:
             async with asyncio.timeout(_STOP_S):
                 await broker.stop()

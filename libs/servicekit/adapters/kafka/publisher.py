@@ -79,9 +79,7 @@ class KafkaPublisher:
         """
         await self._send_unnumbered(letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
 
-    async def _send_unnumbered(
-        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> None:
+    async def _send_unnumbered(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Send what no completeness count includes: dead letters, and tombstones, which no table holds."""
         try:
             async with asyncio.timeout(self._timeout_s):
