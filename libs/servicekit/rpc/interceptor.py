@@ -123,11 +123,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     running.set_attributes({"rpc.system": "grpc", "rpc.grpc.status_code": call.code.value[0]})
 
     async def _pump(self, responses: Any, context: Any) -> None:
-        if inspect.isawaitable(responses):  # a servicer that writes to the context by itself
-            await responses
+        """Write what the servicer yields; one that writes to the context by itself returns nothing to write."""
+        if inspect.isawaitable(responses):
+            responses = await responses
+        if responses is None:
             return
+        closing = aclosing(responses) if hasattr(responses, "aclose") else nullcontext()
         with watching(limit_s=self._policy.slow_reader_s) as watch:
-            async with aclosing(responses):
+            async with closing:
                 async for response in responses:
                     watch.begin()
                     await context.write(response)

@@ -191,6 +191,33 @@ async def test_spurious_cancellation_is_a_bug(serve: Any, script: Any) -> None:
     assert failure.code() is grpc.StatusCode.INTERNAL
 
 
+async def test_too_many_calls_at_once_are_refused(serve: Any, script: Any) -> None:
+    """Beyond the server's bound a call is RESOURCE_EXHAUSTED; once one has ended there is room again."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_request: Any, _context: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return pb.CountTokensResponse()
+
+    script.unary = wait
+    async with (
+        serve(script, max_concurrent_rpcs=1) as serving,
+        channel_to(serving.lifecycle, serving.trust) as channel,
+    ):
+        stub = pb_grpc.GeneratorServiceStub(channel)
+        with caller():
+            first = stub.CountTokens(pb.CountTokensRequest())
+            await begun.wait()
+            failure = await refused(stub.ListModels(pb.ListModelsRequest()))
+            go_on.set()
+            await first
+            async with asyncio.timeout(5):  # the place is given back a moment after the answer
+                while await stub.ListModels(pb.ListModelsRequest()).code() is not grpc.StatusCode.OK:
+                    pass
+    assert failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_unknown_method_is_unimplemented(serve: Any, script: Any) -> None:
     """A method that does not exist is UNIMPLEMENTED."""
     async with serve(script) as serving, channel_to(serving.lifecycle, serving.trust) as channel:

@@ -8,8 +8,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 PROGRAM = '''
 """A service of no RPC at all."""
@@ -17,6 +20,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from servicekit.runtime.service import BackgroundTask, Service, run
 from servicekit.runtime.settings import ServiceSettings, settings_config
+from servicekit.telemetry.tracing import span
 
 class Settings(ServiceSettings):
     model_config = settings_config("idle")
@@ -33,7 +37,8 @@ async def hang():
     await asyncio.Event().wait()
 
 async def build(settings, stack):
-    await stack.enter("adapter", adapter())
+    with span("building"):
+        await stack.enter("adapter", adapter())
     return Service("idle", (), drain=(hang,) if settings.log_level == "debug" else ())
 
 if __name__ == "__main__":
@@ -127,6 +132,30 @@ async def test_bad_settings_are_told_in_clear_lines(start, variables, told) -> N
     assert all(part in err for part in told)
     assert b"Traceback" not in err
     assert len(err.splitlines()) == len(told)
+
+
+async def test_spans_reach_the_collector(start) -> None:  # noqa: ANN001  # the fixture above
+    """With an endpoint configured, spans are exported, the last ones at the stop."""
+    received: list[tuple[str, str]] = []
+
+    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+        async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+            for resource in request.resource_spans:
+                attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
+                for scope in resource.scope_spans:
+                    received.extend((attributes["service.name"], one.name) for one in scope.spans)
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    server = grpc.aio.server()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with start(OTLP_ENDPOINT=f"http://127.0.0.1:{port}") as process:
+        await ready(process)
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 20)
+    await server.stop(0)
+    assert received == [("idle", "building")]
 
 
 async def test_taken_port_ends_it_badly(start) -> None:  # noqa: ANN001  # the fixture above
