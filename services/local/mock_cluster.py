@@ -23,7 +23,7 @@ class MockCluster:
 
     def __init__(self) -> None:
         self._library = _load()
-        self._client = _new_client(self._library)
+        self._client: int | None = _new_client(self._library)
         self._cluster = self._library.rd_kafka_handle_mock_cluster(self._client)
         # Three seconds by default; the stack's consumers would all wait for it.
         self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)

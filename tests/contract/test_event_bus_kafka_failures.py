@@ -97,6 +97,25 @@ async def test_unacknowledged_publish_is_not_recorded() -> None:
         assert [(mark.accepted, mark.abandoned) for mark in bus.ledger.marks()] == [(1, ())]
 
 
+async def test_nothing_is_numbered_while_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker known not to answer gets nothing to send; once it answers again, publishing goes on."""
+    answers = False
+
+    async def answer(_session: ProducerSession) -> bool:
+        return answers
+
+    async with run_broker() as broker, _open(broker.bootstrap, publish_timeout_s=0.3) as bus:
+        monkeypatch.setattr(ProducerSession, "answers", answer)
+        assert not await bus._sessions.check()
+        with pytest.raises(BackendUnavailable):
+            await bus.publish(feedback("lost"))
+        assert bus.ledger.marks() == ()
+        answers = True
+        await bus._sessions.check()
+        await bus.publish(feedback("e1"))
+        assert [(mark.accepted, mark.abandoned) for mark in bus.ledger.marks()] == [(1, ())]
+
+
 async def test_timed_out_send_is_abandoned_and_its_late_acknowledgement_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

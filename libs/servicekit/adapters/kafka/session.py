@@ -214,7 +214,9 @@ class SessionKeeper:
         """
         session = self._session
         moved = session is not None and await self._has_moved(session)
-        if session is not None and (moved or session.broken.is_set()):
+        if moved and session is not None:
+            session.give_up(KafkaConnectionError("the brokers have moved"))
+        if session is not None and session.broken.is_set():
             self._live.clear()
             self._session = None
             await session.discard()
@@ -225,7 +227,10 @@ class SessionKeeper:
 
     async def _has_moved(self, session: ProducerSession) -> bool:
         if await session.answers():
+            self._live.set()
             return False
+        # Away: until it answers again nothing is handed over, so that nothing is numbered in vain.
+        self._live.clear()
         found = await find_brokers(self._servers)
         return bool(found) and not found & session.addresses()
 
