@@ -116,7 +116,7 @@ class Engine:
     def _connection(self, database: str | None, settings: Mapping[str, str]) -> Iterator[Any]:
         session = _connect(str(self._directory / "data"))
         try:
-            session.query(f"USE {quote_name(database or self.database)}")
+            _use(session, database, default=self.database)
             if assignments := _assignments({**_DEFAULT_SETTINGS, **settings}):
                 session.query(f"SET {assignments}")
             yield session
@@ -131,6 +131,14 @@ def quote_name(name: str) -> str:
 
 def _connect(path: str) -> Any:
     return Session(path)  # type: ignore[no-untyped-call]  # the package is untyped
+
+
+def _use(session: Any, database: str | None, *, default: str) -> None:
+    if database:
+        session.query(f"USE {quote_name(database)}")
+        return
+    with suppress(RuntimeError):  # somebody may have dropped it, and comes to create it again
+        session.query(f"USE {quote_name(default)}")
 
 
 def _insert(session: Any, statement: Statement) -> Chunk:
