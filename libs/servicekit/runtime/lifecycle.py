@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic
 
 import structlog
+from google.protobuf.descriptor_pool import Default
 
 from servicekit.domain.identity import new_identity
 from servicekit.errors import BinnacleError
@@ -21,7 +22,7 @@ from servicekit.rpc.interceptor import CallInterceptor
 from servicekit.rpc.keyfiles import load_private_key
 from servicekit.rpc.server import RpcServer, join_host_port
 from servicekit.rpc.tokens import TokenMinter
-from servicekit.runtime.declaration import Service
+from servicekit.runtime.declaration import RpcService, Service
 from servicekit.runtime.readiness import Readiness
 from servicekit.runtime.settings import ServiceSettings, SettingsT
 from servicekit.runtime.stack import Stack
@@ -95,6 +96,7 @@ class Lifecycle(Generic[SettingsT]):
         )
         for rpc in service.rpc_services:
             rpc.add_to_server(self._server.server)
+            _check_methods(rpc)
         self.port = await self._server.start(
             join_host_port(settings.host, settings.port), names=[rpc.name for rpc in service.rpc_services]
         )
@@ -198,6 +200,17 @@ def make_stack(settings: ServiceSettings, clock: Clock) -> Stack:
     minter = None if key_file is None else TokenMinter(load_private_key(key_file), clock=clock)
     identity = new_identity(name, start_time=clock.now())
     return Stack(identity=identity, clock=clock, authenticator=authenticator, minter=minter)
+
+
+def _check_methods(rpc: RpcService) -> None:
+    """What is declared must be methods of the service; a method left without a scope is closed, and said so."""
+    methods = set(Default().FindServiceByName(rpc.name).methods_by_name)
+    strangers = sorted((set(rpc.scopes) | rpc.long_lived) - methods)
+    if strangers:
+        raise ValueError(f"{rpc.name} has no method {', '.join(strangers)}; it has {', '.join(sorted(methods))}")
+    closed = sorted(methods - set(rpc.scopes))
+    if closed:
+        log.warning("rpc.methods_closed", service_name=rpc.name, methods=closed)
 
 
 def _policy(settings: ServiceSettings, service: Service, authenticator: Authenticator) -> RpcPolicy:

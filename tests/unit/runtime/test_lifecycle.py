@@ -267,6 +267,18 @@ async def test_stop_during_start_is_obeyed() -> None:
     assert recorder.events == ["open store", "close store"]
 
 
+async def test_scope_of_no_method_stops_the_start() -> None:
+    """A misspelt method in the declared scopes is a mistake told at once, not a method closed by surprise."""
+
+    async def build(_settings: Settings, _stack: Stack) -> Service:
+        add = partial(pb_grpc.add_GeneratorServiceServicer_to_server, Silent())
+        return Service("generator", (RpcService(SERVICE, add, scopes={"CountToken": "generate"}),))
+
+    with pytest.raises(ValueError, match="no method CountToken; it has CountTokens"):
+        async with running_service(Settings(), build):
+            pass
+
+
 async def test_taken_port_is_named() -> None:
     """A port that is in use is an error that names it."""
     async with running_service(Settings(), Recorder().build) as lifecycle:
