@@ -136,13 +136,13 @@ class Layout:
         }
         write_private(self.stack_file, f"{json.dumps(document, indent=1)}\n".encode())
 
-    def environment(self, service: str, *, kafka: str) -> dict[str, str]:
+    def environment(self, service: str, *, event_bus_url: str) -> dict[str, str]:
         """The environment of one service's process: this process's own, with the service's settings."""
         common = {
             "host": HOST,
             "port": str(self.ports[service]),
             "metrics_port": str(self.ports[f"{service}.metrics"]),
-            "event_bus_url": f"kafka://{kafka}?instance={service}",  # static members: a restart spares a rebalance
+            "event_bus_url": event_bus_url,
             "state_dir": str(self.data_dir / service),
             "api_keys_file": str(self.secret("api_keys.json")),
             "token_public_key_file": str(self.secret("token.pub")),

@@ -55,5 +55,5 @@ def test_overrides_reach_only_their_service(tmp_path: Path) -> None:
     """A setting given for one service is not given to another."""
     overrides = {"BINNACLE_RETRIEVER__LOG_LEVEL": "debug"}
     layout = Layout(tmp_path, choose_ports({}, free=True), overrides=overrides)
-    assert layout.environment("retriever", kafka="x:1")["BINNACLE_RETRIEVER__LOG_LEVEL"] == "debug"
-    assert "BINNACLE_RETRIEVER__LOG_LEVEL" not in layout.environment("gateway", kafka="x:1")
+    assert layout.environment("retriever", event_bus_url="kafka://x:1")["BINNACLE_RETRIEVER__LOG_LEVEL"] == "debug"
+    assert "BINNACLE_RETRIEVER__LOG_LEVEL" not in layout.environment("gateway", event_bus_url="kafka://x:1")
