@@ -120,7 +120,8 @@ class Answering:
         observe(interaction)
         if failure is not None and not isinstance(failure, Exception):
             raise failure
-        await _acknowledged(publication, budget)
+        with interaction.stage("record"):
+            await _acknowledged(publication, budget)
         if failure is not None:
             raise failure
         answer = interaction.answer()

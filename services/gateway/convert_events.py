@@ -46,7 +46,6 @@ def _fill_request(message: pb.InteractionCompleted, interaction: Interaction) ->
     message.idempotency_key = question.idempotency_key
     message.release = route.release
     message.route = question.route
-    message.variant = "default"
     message.variant_probability = 1.0
     message.sticky_key = question.sticky_key or question.conversation_id or question.end_user_id
     message.model = interaction.model

@@ -1,6 +1,18 @@
 """What stands in the place of an answer: a guardrail's block, or an honest refusal when something is missing.
 
 Pure; raised by the stages of the path, told to the caller by `answering.py`.
+
+What happens when a backend is away or too slow (`guard_failure` = closed, the default):
+
+    guardrail, input or chunks   honest refusal; nothing unjudged reaches an engine
+    guardrail, output            honest refusal; what was released before is retracted
+    retriever                    honest refusal; no model answers from memory in the documents' name
+    generator, before any text   honest refusal (its own fallbacks, the extractive one last, are behind it)
+    generator, after some text   the request fails with the generator's error: the text cannot be made whole
+    state store                  the conversation's history is left out (`no_history`)
+    event bus                    the request fails with EVENT_NOT_RECORDED
+
+A refusal is an answer: status OK, outcome REFUSED, the rung and its cause among the degradations.
 """
 
 from servicekit.domain.generation import FinishReason

@@ -170,6 +170,7 @@ async def test_idempotency_over_the_wire(tmp_path: Path) -> None:
         ).answer
         assert again.replayed
         again.replayed = False
+        del first.timings[-1]  # the record's own, which the record cannot hold
         assert again == first
         assert len(gateway.interactions()) == 1
         with pytest.raises(grpc.aio.AioRpcError) as caught:

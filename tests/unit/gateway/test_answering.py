@@ -71,7 +71,8 @@ async def test_the_record_holds_everything_known() -> None:
     }
     assert 0 < record.time_to_first_token_us <= record.duration_us
     assert record.deadline_granted_us == pytest.approx(10_000_000, rel=0.01)
-    assert (record.release, record.route, record.variant) == ("default", "default", "default")
+    assert (record.release, record.route, record.variant, record.variant_probability) == ("default", "default", "", 1)
+    assert answer.timings[-1].stage == "record"
     assert record.channel == "grpc-stream"
 
 
