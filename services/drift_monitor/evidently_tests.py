@@ -3,6 +3,7 @@
 Imported by `worker.py` alone, in a process of its own: importing Evidently takes seconds and 300 MB.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ def compare(
         normed = wasserstein_stat_test(before, after, ColumnType.Numerical, None).drift_score
     deviation = float(np.std(before))
     distance = float(normed) * max(deviation, _EVIDENTLY_LEAST_DEVIATION)
-    return float(p_value), distance / max(deviation, resolution)
+    # Where a test is undefined it has found nothing.
+    return 1.0 if math.isnan(p_value) else float(p_value), distance / max(deviation, resolution)
 
 
 def render_report(comparisons: Sequence[Mapping[str, Any]]) -> str:

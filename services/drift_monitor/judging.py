@@ -45,6 +45,10 @@ class Measured:
 _NO_DIFFERENCE = Measured(p_value=1.0, effect=0.0)
 
 
+LABORATORY_FAILED = "LABORATORY_FAILED"
+"""Reason of a BackendUnavailable that would only repeat itself: the laboratory lives and cannot compute this."""
+
+
 class Laboratory(Protocol):
     """Where statistics are computed; outside the event loop, because Evidently takes seconds to import."""
 

@@ -15,7 +15,7 @@ import structlog
 from servicekit.errors import BackendTimeout, BackendUnavailable
 
 from services.drift_monitor.frames import HEADER_BYTES, body_length, pack
-from services.drift_monitor.judging import Comparison, Measured
+from services.drift_monitor.judging import LABORATORY_FAILED, Comparison, Measured
 
 _WORKER = "services.drift_monitor.worker"
 _CLOSE_TIMEOUT_S = 2.0
@@ -104,7 +104,7 @@ class WorkerLaboratory:
                 raise
         if "error" in answer:
             log.error("laboratory.failed", ask=question["ask"], error=answer["error"])
-            raise BackendUnavailable("the laboratory could not compute this", reason="LABORATORY_FAILED")
+            raise BackendUnavailable("the laboratory could not compute this", reason=LABORATORY_FAILED)
         return answer["result"]
 
     async def _exchange(self, frame: bytes) -> Any:

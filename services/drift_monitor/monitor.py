@@ -12,7 +12,15 @@ import structlog
 from servicekit.errors import BackendTimeout, BackendUnavailable, NotFound, NotReady
 
 from services.drift_monitor.alerts import Alert, AlertBook, Segment
-from services.drift_monitor.judging import Finding, Laboratory, Strictness, comparisons_of, judge
+from services.drift_monitor.judging import (
+    LABORATORY_FAILED,
+    Finding,
+    Laboratory,
+    Strictness,
+    comparisons_of,
+    judge,
+)
+from services.drift_monitor.metrics import JUDGE_SECONDS, JUDGED, SEGMENTS
 from services.drift_monitor.traffic import ObservedRequest, ObservedValues, Traffic
 from services.drift_monitor.windows import Window, WindowSizes
 
@@ -87,16 +95,19 @@ class DriftMonitor:
     async def judge_changed(self) -> int:
         """Judge every window that changed since it was last judged; returns how many windows were.
 
-        A segment that could not be judged because the laboratory is away is kept for the next time.
+        A segment that could not be judged because the laboratory is away is kept for the next time; one that it
+        cannot compute waits for further requests.
         """
         judged = 0
+        SEGMENTS.set(len(self._traffic.segments()))
         for segment in self._traffic.take_changed():
             try:
                 judged += await self._judge_segment(segment)
             except (BackendUnavailable, BackendTimeout) as error:
-                log.warning("drift.laboratory_away", segment=segment.label, error=error.message)
-                self._traffic.mark_changed(segment)
-                self._something_new.set()
+                log.warning("drift.not_judged", segment=segment.label, error=error.message)
+                if error.reason != LABORATORY_FAILED:
+                    self._traffic.mark_changed(segment)
+                    self._something_new.set()
         return judged
 
     async def report(self, tenant: str, *, segment_label: str) -> Report:
@@ -139,7 +150,9 @@ class DriftMonitor:
     async def _judge_window(self, segment: Segment, window: Window, reference: Window) -> None:
         state = _state_of(window, reference)
         comparisons = comparisons_of(reference, window, min_size=self._sizes.min_size)
-        findings = await judge(comparisons, self._laboratory, strictness=self._strictness)
+        with JUDGE_SECONDS.time():
+            findings = await judge(comparisons, self._laboratory, strictness=self._strictness)
+        JUDGED.inc()
         for finding in findings:
             self._book.judge(segment, window, reference, finding)
         self._judged[segment, window.window_id] = state

@@ -3,6 +3,7 @@
 Pure; read by `windows.py`, `judging.py` and the reports.
 """
 
+import math
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,12 +55,12 @@ def merge_values(known: MutableMapping[str, float], further: Mapping[str, float]
     """Add further values of one request; True if anything changed.
 
     A binary signal is on once anything says so (several verdicts tell of one request); of a continuous one the
-    latest value stands. Names that are no signals are left out.
+    latest value stands. Names that are no signals, and values that are no finite numbers, are left out.
     """
     changed = False
     for name, value in further.items():
         signal = SIGNALS.get(name)
-        if signal is None:
+        if signal is None or not math.isfinite(value):
             continue
         merged = max(known.get(name, 0.0), float(value)) if signal.scale is Scale.BINARY else float(value)
         if known.get(name) != merged:

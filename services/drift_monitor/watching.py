@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import structlog
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher
@@ -11,11 +12,14 @@ from services.drift_monitor.alerts import Alert, AlertBook
 from services.drift_monitor.config import Settings
 from services.drift_monitor.feed import AlertFeed
 from services.drift_monitor.judging import Laboratory
+from services.drift_monitor.metrics import CHANGED
 from services.drift_monitor.monitor import DriftMonitor
 from services.drift_monitor.publishing import AlertPublisher
 from services.drift_monitor.restoring import Restorer
 
 _RESTORE_RETRY_S = 1.0
+
+log = structlog.get_logger()
 
 
 class Watch:
@@ -65,5 +69,14 @@ class Watch:
         await self.monitor.judge_forever(interval_s=self._settings.evaluate_interval_s)
 
     def _on_change(self, alert: Alert) -> None:
+        CHANGED.labels(alert.signal, alert.state).inc()
+        log.info(
+            "alert.changed",
+            alert_id=alert.alert_id,
+            state=alert.state.value,
+            signal=alert.signal,
+            segment=alert.segment.label,
+            effect=round(alert.effect, 2),
+        )
         self.publisher.put(alert)
         self.feed.announce()

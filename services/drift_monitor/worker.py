@@ -29,10 +29,10 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     """Answer every question of the stream; an error is an answer too."""
     while (question := read_frame(questions)) is not None:
         try:
-            answer = {"result": answer_one(question)}
+            frame = pack({"result": answer_one(question)})
         except Exception as error:  # noqa: BLE001  # whatever goes wrong in a library is told to the parent
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(pack(answer))
+            frame = pack({"error": f"{type(error).__name__}: {error}"})
+        answers.write(frame)
         answers.flush()
 
 

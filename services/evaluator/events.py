@@ -4,7 +4,7 @@ An event's offset is committed after its evaluations were acknowledged, so a cra
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import structlog
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
@@ -16,6 +16,7 @@ from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEv
 
 from services.evaluator.convert import evaluation_to, feedback_from, interaction_from
 from services.evaluator.evaluating import Evaluation, Evaluator
+from services.evaluator.metrics import SCORE_SECONDS, SCORED
 
 GROUP = "evaluator"
 
@@ -45,6 +46,10 @@ class EvaluatorEvents:
         """
         message = decode(event, InteractionCompleted)
         _require_request_id(message.request_id)
+        with SCORE_SECONDS.time():
+            await self._score_interaction(event, message)
+
+    async def _score_interaction(self, event: ReceivedEvent, message: InteractionCompleted) -> None:
         interaction = interaction_from(message, tenant=event.envelope.tenant, record_time=event.time)
         await self._publish(await self._evaluator.evaluate_interaction(interaction))
 
@@ -55,11 +60,14 @@ class EvaluatorEvents:
         evaluation = self._evaluator.evaluate_feedback(feedback_from(message), tenant=event.envelope.tenant)
         await self._publish((evaluation,))
 
-    async def _publish(self, evaluations: Iterable[Evaluation]) -> None:
+    async def _publish(self, evaluations: Sequence[Evaluation]) -> None:
         sends = [self._publisher.publish(_outgoing(evaluation)) for evaluation in evaluations]
         for outcome in await asyncio.gather(*sends, return_exceptions=True):
             if outcome is not None:
                 raise outcome
+        for evaluation in evaluations:
+            score = evaluation.score
+            SCORED.labels(score.metric, "no" if score.value is None else "yes").inc()
         log.debug("evaluations.published", evaluations=len(sends))
 
 

@@ -12,6 +12,7 @@ from servicekit.events.topics import DRIFT_ALERTED
 from servicekit.testing.clocks import FakeClock
 
 from services.drift_monitor.alerts import Alert, AlertState
+from services.drift_monitor.judging import LABORATORY_FAILED, Comparison, Measured
 from services.drift_monitor.monitor import DriftMonitor
 from services.drift_monitor.publishing import AlertPublisher
 from services.drift_monitor.restoring import ALERTS_SQL, DECISIONS_SQL, REQUESTS_SQL, SCORES_SQL, Restorer
@@ -93,6 +94,23 @@ async def test_a_lost_laboratory_delays_and_loses_nothing() -> None:
     assert await monitor.judge_changed() == 0
     assert await monitor.judge_changed() > 0
     assert len(changes) == 1
+
+
+async def test_what_the_laboratory_cannot_compute_does_not_keep_it_busy() -> None:
+    """The window is left until further requests come, and other segments are judged."""
+
+    class Failing(MeansLaboratory):
+        async def compare(self, comparisons: Sequence[Comparison]) -> Sequence[Measured]:
+            self.asked.append(())
+            raise BackendUnavailable("cannot compute this", reason=LABORATORY_FAILED)
+
+    laboratory = Failing()
+    monitor, _ = make_monitor(laboratory)
+    for request in STEADY:
+        monitor.observe_request(request)
+    for _ in range(3):
+        await monitor.judge_changed()
+    assert len(laboratory.asked) == 1
 
 
 async def test_a_restart_neither_loses_nor_repeats_an_alert() -> None:

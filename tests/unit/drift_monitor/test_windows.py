@@ -161,3 +161,12 @@ def test_waiting_values_and_segments_are_bounded() -> None:
     traffic.observe_request(other)
     assert traffic.refused_segments == 1
     assert traffic.segments() == (SEGMENT,)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_is_no_finite_number_is_left_out(value: float) -> None:
+    """One absurd score must not keep a window from being judged."""
+    traffic = Traffic(SIZES)
+    traffic.observe_request(observed(1))
+    traffic.observe_values(ObservedValues("r-1", "acme", {"groundedness": value}))
+    assert next(traffic.requests()).values == {"question_words": 3.0}
