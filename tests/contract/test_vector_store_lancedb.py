@@ -1,10 +1,13 @@
 """The vector store on disk keeps the contract of the vector-store port, and what a disk adds to it."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from servicekit.adapters.lancedb import maintenance
+from servicekit.adapters.lancedb.tenant import TenantTables
 from servicekit.adapters.lancedb.vector_store import LanceVectorStore, open_vector_store
 from servicekit.adapters.memory.embedder import DIMENSION, embed_words
 from servicekit.errors import InvalidRequest, NotReady
@@ -84,10 +87,10 @@ async def test_writes_bring_maintenance_about(store: LanceVectorStore, monkeypat
     """After enough rows the background task indexes them without being asked."""
     monkeypatch.setattr(maintenance, "OPTIMIZE_EVERY_ROWS", 100)
     done: list[str] = []
-    finished = maintenance.asyncio.Event()
+    finished = asyncio.Event()
     original = maintenance.optimize
 
-    async def observed(tables: maintenance.TenantTables) -> None:
+    async def observed(tables: TenantTables) -> None:
         await original(tables)
         done.append(tables.name)
         finished.set()
@@ -99,3 +102,42 @@ async def test_writes_bring_maintenance_about(store: LanceVectorStore, monkeypat
     await finished.wait()
     indices = await store._tenants["acme"].chunks.list_indices()
     assert [index.num_unindexed_rows for index in indices] == [0]
+
+
+_WRITER = """
+import asyncio, sys
+from servicekit.adapters.lancedb.vector_store import open_vector_store
+from servicekit.testing.documents import make_revision
+
+async def write(url: str) -> None:
+    async with open_vector_store(url, dimension=64) as store:
+        for number in range(1, 10_000):
+            texts = [f"swap part {part} edition {number}" for part in range(5)]
+            await store.replace_documents("acme", [make_revision("swap", texts, revision=number)])
+            print(number, flush=True)
+
+asyncio.run(write(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("kill_after", [2, 12])
+async def test_a_killed_writer_leaves_whole_revisions(tmp_path: Path, kill_after: int) -> None:
+    """After kill -9 amid writes one whole revision is there, none acknowledged is lost, and writing goes on."""
+    url = f"lancedb://{tmp_path}"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _WRITER, url, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    acknowledged = 0
+    while acknowledged < kill_after:
+        acknowledged = int(await process.stdout.readline())
+    process.kill()
+    acknowledged = max([acknowledged, *map(int, (await process.stdout.read()).split())])
+    await process.wait()
+    async with open_vector_store(url, dimension=DIMENSION) as store:
+        hits = await store.search("acme", _search("swap part edition", top_k=50))
+        revisions = [hit.chunk.revision for hit in hits.chunks]
+        assert len(revisions) == 5
+        assert len(set(revisions)) == 1
+        assert revisions[0] >= acknowledged
+        assert (await store.describe("acme")).version >= acknowledged
+        await store.replace_documents("acme", [make_revision("swap", ["the end"], revision=10_000)])
+        assert [hit.chunk.text for hit in (await store.search("acme", _search("end"))).chunks] == ["the end"]

@@ -18,7 +18,7 @@ FP32_LAYERS = (0, 1, 2)
 def quantize_graph(source: Path, target: Path) -> None:
     """Write the dynamically quantised twin of `source` to `target`."""
     # Imported here: only building needs it, and it takes a second.
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]  # noqa: PLC0415  # no stubs; see above
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415  # see above
 
     root = logging.getLogger()
     level = root.level

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]  # ships no stubs
+import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as LibraryTokenizer
 

@@ -146,12 +146,15 @@ class Document(_message.Message):
     media_type: _builtins.str
     """`text/plain` (default), `text/markdown` or `text/html`."""
     content: _builtins.bytes
-    """The bytes, UTF-8, 1 byte to 1 MiB; required."""
+    """The bytes, UTF-8, 1 byte to 1 MiB, not blank, no binary; HTML nested at most 500 deep; required."""
     source_uri: _builtins.str
     """Where it came from, at most 2,048 characters."""
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _chunk_pb2.MetadataValue]:
-        """At most 32 entries; names 1 to 64 characters of [A-Za-z0-9_], values at most 1,024 characters."""
+        """At most 32 entries; names 1 to 64 characters of [A-Za-z0-9_], not beginning with an underscore; values at most
+        1,024 characters, numbers finite. A name holds one kind of value in all documents of a tenant, and a tenant has
+        at most 256 names.
+        """
 
     def __init__(
         self,
@@ -226,7 +229,7 @@ class IndexDocumentsRequest(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
-        """1 to 256 documents with different ids, 4 MiB together; required."""
+        """1 to 256 documents with different ids, 4 MiB of content together; required."""
 
     def __init__(
         self,
@@ -325,7 +328,9 @@ class GetOperationRequest(_message.Message):
 
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
-    """The operation's id; required."""
+    """The operation's id as SubmitDocument answered it, 1 to 64 characters; required. Known for a day, and while
+    the state store lives; NOT_FOUND after that.
+    """
     def __init__(
         self,
         *,
@@ -431,7 +436,7 @@ class SearchChunksRequest(_message.Message):
     """The search is ahead of its guard: it is not logged, traced or cached."""
     @_builtins.property
     def filter(self) -> _chunk_pb2.Filter:
-        """Which documents; absent: all."""
+        """Which documents; absent: all. A chunk that lacks a field is unequal to every value of it."""
 
     def __init__(
         self,

@@ -167,7 +167,9 @@ class Chunk(_message.Message):
 
     @_builtins.property
     def span(self) -> _text_pb2.Span:
-        """Where the chunk stands in the document's text."""
+        """Where the chunk stands in the document's text: for plain text and Markdown the decoded source itself (without a
+        byte-order mark), for HTML the text that it shows.
+        """
 
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, Global___MetadataValue]:
@@ -426,12 +428,12 @@ class Comparison(_message.Message):
     OPERATOR_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """The metadata field's name; unknown ones are refused by name."""
+    """The metadata field's name, or `_document_id`, `_title`, `_source_uri`; unknown ones are refused by name."""
     operator: Global___Operator.ValueType
     """How it is compared; required."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataValue]:
-        """One value, or several for OPERATOR_IN."""
+        """One value, or several for OPERATOR_IN; texts at most 1,024 characters, numbers finite."""
 
     def __init__(
         self,
