@@ -9,17 +9,17 @@ from servicekit.ports.clock import Clock
 from servicekit.rpc.auth import current_caller
 
 from services.drift_monitor.convert import alert_to, feed_event_to, report_to
-from services.drift_monitor.feed import AlertFeed
-from services.drift_monitor.listing import list_alerts
-from services.drift_monitor.monitor import DriftMonitor
-from services.drift_monitor.publishing import AlertPublisher
-from services.drift_monitor.requests import (
+from services.drift_monitor.convert_requests import (
     check_acknowledgement,
     cursor_from,
     heartbeat_from,
     interest_from,
     state_from,
 )
+from services.drift_monitor.feed import AlertFeed
+from services.drift_monitor.listing import list_alerts
+from services.drift_monitor.monitor import DriftMonitor
+from services.drift_monitor.publishing import AlertPublisher
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["DriftMonitorService"].full_name
 SCOPES = dict.fromkeys(("SubscribeAlerts", "AcknowledgeAlert", "ListAlerts", "GetDriftReport"), "alerts")

@@ -1,4 +1,4 @@
-"""Checks what callers ask for, and says what is wrong with it. Called by `server.py`."""
+"""Parses what callers ask for, and says what is wrong with it. Called by `server.py`."""
 
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as rpc
 from servicekit.errors import InvalidRequest
