@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from pydantic_core import PydanticCustomError
 from pydantic_extra_types.payment import PaymentCardBrand, PaymentCardNumber
-from servicekit.domain.verdict import Finding
+from servicekit.domain.verdict import Finding, Span
 
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 
 _DIGITS = LinearPattern(r"\b\d(?:[ \-]?\d){11,18}\b")
 _GLUE = frozenset("-._/")
-_FEWEST_DISTINCT = 3
+_FEWEST_DISTINCT = 2
 
 
 class CardDetector:
@@ -26,13 +26,17 @@ class CardDetector:
         """Score 0.95 for a known issuer's number of the right length, 0.5 for a number that only passes Luhn."""
         text = subject.text
         for span in _DIGITS.spans(text):
-            around = {text[span.start - 1 : span.start], text[span.end : span.end + 1]}
             digits = text[span.start : span.end].replace(" ", "").replace("-", "")
-            if around & _GLUE or len(set(digits)) < _FEWEST_DISTINCT:
+            if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT:
                 continue
             score = _score(digits)
             if score:
                 yield Finding("pii.card", score, span, "CARD", "A payment card number.")
+
+
+def _is_glued(text: str, span: Span) -> bool:
+    before, after = text[span.start - 1 : span.start], text[span.end : span.end + 2]
+    return before in _GLUE or (after[:1] in _GLUE and after[1:].isdigit())
 
 
 def _score(digits: str) -> float:

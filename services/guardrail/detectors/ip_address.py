@@ -11,6 +11,10 @@ from services.guardrail.linear import LinearPattern
 _V4 = LinearPattern(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 _V6 = LinearPattern(r"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}")
 
+_IPV4 = 4
+_COLONS_IN_FULL = 7
+_UNICAST_V6 = ipaddress.ip_network("2000::/3")  # RFC 4291: all that is given out
+
 
 class IpAddressDetector:
     """IPv4 and IPv6 that the internet routes: private, loopback and documentation ranges name nobody."""
@@ -41,4 +45,6 @@ def _is_public(candidate: str) -> bool:
         address = ipaddress.ip_address(candidate)
     except ValueError:
         return False
-    return address.is_global and not address.is_multicast
+    in_full = candidate.count(":") == _COLONS_IN_FULL and "::" not in candidate
+    plausible = address.version == _IPV4 or in_full or address in _UNICAST_V6
+    return plausible and address.is_global and not address.is_multicast

@@ -104,13 +104,13 @@ def _sources(plugin: type[RegexBasedDetector]) -> Iterator[str]:
 def _whole(rule: str, text: str, span: Span) -> Span:
     """The credential to its end: plugins stop at a key's first line and before a token's signature."""
     if rule == "secret.private_key":
-        rest = text[span.end : span.end + _LONGEST_KEY]
-        last = _KEY_END.first(rest) or _KEY_LINES.first(rest)
-        return Span(span.start, span.end + (last.end if last else 0))
-    if rule == "secret.jwt":
+        behind = text[span.end : span.end + _LONGEST_KEY]
+        rest = _KEY_END.first(behind) or _KEY_LINES.first(behind)
+    elif rule == "secret.jwt":
         rest = _TOKEN_REST.first(text[span.end : span.end + _LONGEST_TOKEN])
-        return Span(span.start, span.end + (rest.end if rest else 0))
-    return span
+    else:
+        rest = None
+    return Span(span.start, span.end + rest.end) if rest else span
 
 
 def _is_genuine(rule: str, secret: str) -> bool:
