@@ -126,3 +126,34 @@ def test_any_text_gives_few_sentences_of_its_chunks(question: str, texts: list[s
     quotes = choose(question, _context(*texts))
     assert len(quotes) <= MAX_SENTENCES
     assert all(1 <= quote.number <= len(texts) for quote in quotes)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ('For example, "10**2" returns "100" and so does "100**1" here.', None),
+        ("**Bold words** are read without their marks by us.", "Bold words are read without their marks by us."),
+        (
+            "The left-\n   hand side is evaluated before the other one.",
+            "The left-hand side is evaluated before the other one.",
+        ),
+        (
+            "The pre-\nand postconditions of it are checked by us.",
+            "The pre- and postconditions of it are checked by us.",
+        ),
+        ("Use ``obj`` as :class:`Thing` where it is needed.", "Use `obj` as `Thing` where it is needed."),
+    ],
+)
+def test_markup_is_cleaned_and_meaning_kept(text: str, read: str | None) -> None:
+    """Marks of emphasis and wrapping go; operators and hyphens that mean something stay."""
+    assert [sentence.text for sentence in read_prose(text)] == [read or text]
+
+
+def test_sentences_of_one_document_keep_its_order() -> None:
+    """Chunks of a document are quoted as they stand in it, whatever their ranks."""
+    later = Chunk("b", "d", 1, "", "The anchor is stowed below the deck.", start=80, end=120, ordinal=1)
+    earlier = Chunk("a", "d", 1, "", "The mooring needs a thick rope.", start=0, end=30, ordinal=0)
+    context = tuple(ContextChunk(n, ScoredChunk(chunk, n, 1.0)) for n, chunk in enumerate((later, earlier), start=1))
+    assert [
+        quote.number for quote in choose("Where is the anchor stowed, and which rope does the mooring need?", context)
+    ] == [2, 1]

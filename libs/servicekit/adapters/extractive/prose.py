@@ -16,6 +16,8 @@ _LIST_ITEM = re.compile(r"^(?:\d{1,2}[.)]|[-*•])\s+(?=\S)")
 _FOOTNOTE = re.compile(r"^\[\d+\]\s|^-\[.*\]-$|^\.\.\s")
 _LABEL = re.compile(r"^(?:Note|Warning|See also|Tip|Example|Examples|Availability):?$", re.IGNORECASE)
 _ROLE = re.compile(r":[a-z:+]+:`([^`]*)`")
+_BOLD = re.compile(r"(?<!\w)\*\*(\S(?:[^*]*\S)?)\*\*(?!\w)|^\*\*(?=[A-Z])")
+_WRAPPED_HYPHEN = re.compile(r"(?<=[a-z])-\n(?=[a-z])(?!(?:and|or|to)\b)")
 _MARKER = re.compile(r"\s?\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _CODE = re.compile(r"::=|>>>|^\s*(?:def|class|import|from|return|print)\b[^.]*[(:=]|\w\s=\s\w|\{|\}|;$|==|\|\s")
 _WORD = re.compile(r"[A-Za-z][\w'\u2019-]*")
@@ -30,8 +32,8 @@ _SYMBOLS = frozenset("=+*/<>[]{}|\\^~@#$%&_")
 class ProseSentence:
     """A quotable sentence: its place in the chunk, its paragraph, and what stands above it.
 
-    `heading` is the last heading above, `signature` that of the callable it describes; `listed` says that it
-    opens an item of a list.
+    `heading` is the last heading above, `signature` that of the callable it describes; `leads` says that it is
+    the first below them, `listed` that it opens an item of a list.
     """
 
     text: str
@@ -39,6 +41,7 @@ class ProseSentence:
     paragraph: int
     heading: str = ""
     signature: str = ""
+    leads: bool = False
     listed: bool = False
 
 
@@ -68,17 +71,22 @@ class _Paragraph:
     listed: bool
 
 
-def read_prose(text: str, *, starts_inside: bool = False, above: str | None = None) -> tuple[ProseSentence, ...]:
+def read_prose(
+    text: str, *, starts_inside: bool = False, above: str = "", heading: str = ""
+) -> tuple[ProseSentence, ...]:
     """The quotable sentences in order.
 
     `starts_inside` says that the text may begin within a sentence; `above` is what stands before it in its
-    document, where that is known: its last heading and signature hold on.
+    document and `heading` the heading it stands under, where those are known: they hold on.
     """
     context = Context()
-    if above is not None:
-        for _ in _paragraphs(above, context):
-            pass
+    if heading:
+        _remember(heading, context)
+    for _ in _paragraphs(above, context):
+        pass
     found: list[ProseSentence] = []
+    # What a cut text begins below is said above it, so that nothing leads there.
+    last = (context.heading, context.signature) if starts_inside else None
     for number, paragraph in enumerate(_paragraphs(text, context)):
         if not _is_prose(paragraph.text):
             continue
@@ -86,10 +94,18 @@ def read_prose(text: str, *, starts_inside: bool = False, above: str | None = No
             quotable = _MARKER.sub("", sentence.text).strip()
             if _is_fragment(quotable, opens=starts_inside and number == place == 0):
                 continue
-            listed = paragraph.listed and place == 0
+            below = (paragraph.heading, paragraph.signature)
             found.append(
-                ProseSentence(quotable, len(found), number, paragraph.heading, paragraph.signature, listed=listed)
+                ProseSentence(
+                    quotable,
+                    len(found),
+                    number,
+                    *below,
+                    leads=below != last,
+                    listed=paragraph.listed and place == 0,
+                )
             )
+            last = below
     return tuple(found)
 
 
@@ -99,12 +115,17 @@ def _paragraphs(text: str, context: Context) -> Iterator[_Paragraph]:
         lines = _without_heading(block, context)
         if not lines or _FOOTNOTE.match(lines[0].strip()) or _LABEL.match(lines[0].strip()):
             continue
-        indent = len(lines[0]) - len(lines[0].lstrip())
+        indent = _indent(lines)
         context.leave_signature(indent)
         for item in _items(_without_signature(lines, context, indent)):
             listed = bool(_LIST_ITEM.match(item[0]))
-            unwrapped = _cleaned(_LIST_ITEM.sub("", " ".join(item)))
+            unwrapped = _cleaned(_LIST_ITEM.sub("", _WRAPPED_HYPHEN.sub("-", "\n".join(item))))
             yield _Paragraph(unwrapped, context.heading, context.signature, listed)
+
+
+def _indent(lines: list[str]) -> int:
+    """Of the first line, or the second: a text cut out of another has lost the blanks of its first line."""
+    return max(len(line) - len(line.lstrip()) for line in lines[:2])
 
 
 def _blocks(text: str) -> Iterator[list[str]]:
@@ -164,7 +185,8 @@ def _items(lines: list[str]) -> Iterator[list[str]]:
 
 def _cleaned(paragraph: str) -> str:
     """Single spaces, no bold marks, and literals in single backticks."""
-    plain = _ROLE.sub(r"`\1`", paragraph).replace("``", "`").replace("**", "")
+    plain = _ROLE.sub(r"`\1`", paragraph).replace("``", "`")
+    plain = _BOLD.sub(r"\1", plain)
     return re.sub(r"\s+", " ", plain).strip()
 
 

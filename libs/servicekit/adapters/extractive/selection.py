@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from servicekit.adapters.extractive.prose import ProseSentence, read_prose
+from servicekit.domain.chunk import Chunk
 from servicekit.domain.prompt import ContextChunk
 from servicekit.domain.sentences import content_terms
 
@@ -26,6 +27,7 @@ _CHUNK_CREDIT = 0.25
 _RANK_EXPONENT = 0.35
 _NEIGHBOUR_BONUS = 0.3
 _BIGRAM_BONUS = 0.6
+_LEADING_BONUS = 1.3
 _REPEAT_CREDIT = 0.35
 _FRAME_WEIGHT = 0.3
 _LONG_WORDS = 45
@@ -37,7 +39,9 @@ _DEPENDENT = re.compile(
     r"^(?:It|This|These|Those|That|They|He|She|Such|Otherwise|However|Thus|Therefore|Then|But|And|Also|In this case|"
     r"In that case|If so|If not|The former|The latter|See|Note that|As above)\b"
 )
-_HISTORY = re.compile(r"^(?:Changed|New|Added|Deprecated|Removed)\b[^.]{0,20}\bversion\b|^See (?:also|section)")
+_HISTORY = re.compile(
+    r"^(?:Changed|New|Added|Deprecated|Removed)\b[^.]{0,20}\bversion\b|^See (?:also|section)|^PEP \d+\b"
+)
 _DEFINES = re.compile(
     r"\b(?:is|are|means|returns?|yields?|creates?|causes?|evaluates?|contains?|must|can|may)\b", re.IGNORECASE
 )
@@ -73,6 +77,8 @@ def choose(question: str, context: Sequence[ContextChunk], *, limit: int = MAX_S
         return ()
     candidates = [replace(c, prior=c.prior * (0.5 + 0.5 * coverage[c.number])) for c in candidates]
     chosen = _completed(_choose(candidates, weights, limit), candidates, limit)
+    starts = {item.number: item.scored.chunk for item in context}
+    chosen = _in_reading_order(chosen, starts)
     return tuple(_quote(candidate, chosen) for candidate in chosen)
 
 
@@ -81,22 +87,35 @@ def _candidates(wanted: Sequence[str], context: Sequence[ContextChunk]) -> list[
     places = {(i.scored.chunk.document_id, i.scored.chunk.ordinal): i.scored.chunk for i in context}
     for place, item in enumerate(context, start=1):
         chunk = item.scored.chunk
-        before = places.get((chunk.document_id, chunk.ordinal - 1))
         surroundings = _Surroundings(
             frozenset(content_terms(" ".join((chunk.title, *chunk.heading_path)))),
             frozenset(content_terms(chunk.text)),
         )
         previous: frozenset[str] = frozenset()
-        prose = read_prose(chunk.text, starts_inside=chunk.start > 0, above=before.text if before else None)
+        prose = read_prose(
+            chunk.text,
+            starts_inside=chunk.start > 0,
+            above=_above(chunk, places.get((chunk.document_id, chunk.ordinal - 1))),
+            heading=chunk.heading_path[-1] if chunk.heading_path else "",
+        )
         for sentence in prose:
             said = content_terms(sentence.text)
             terms = frozenset(said)
             worth = _worth(frozenset(wanted), sentence, terms, previous, surroundings)
             bonus = 1 + _BIGRAM_BONUS * _shared_bigrams(wanted, said)
+            if sentence.leads and not frozenset(wanted).isdisjoint(
+                content_terms(sentence.heading + sentence.signature)
+            ):
+                bonus *= _LEADING_BONUS
             prior = place**-_RANK_EXPONENT * _readability(sentence) * bonus
             found.append(_Candidate(len(found), item.number, sentence, terms, worth, prior))
             previous = terms
     return found
+
+
+def _above(chunk: Chunk, before: Chunk | None) -> str:
+    """The text of the chunk before, as far as it stands above this one; chunks overlap."""
+    return before.text[: chunk.start - before.start] if before and before.start < chunk.start else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +234,7 @@ def _with_antecedent(
 
 
 def _completed(chosen: Sequence[_Candidate], candidates: Sequence[_Candidate], limit: int) -> list[_Candidate]:
-    """In reading order; a sentence that announces a list gets its first items, a lone one its successor."""
+    """A sentence that announces a list gets its first items, a lone one its successor."""
     complete = sorted(chosen, key=lambda candidate: candidate.order)
     for candidate in tuple(complete):
         announces = _announces_list(candidate, candidates)
@@ -230,16 +249,24 @@ def _completed(chosen: Sequence[_Candidate], candidates: Sequence[_Candidate], l
     return [c for c in complete if not _announces_nothing(c, complete)] or complete
 
 
+def _in_reading_order(chosen: Sequence[_Candidate], chunks: Mapping[int, Chunk]) -> list[_Candidate]:
+    """Documents by their best chunk, and each document's sentences as they stand in it."""
+    best: dict[str, int] = {}
+    for candidate in chosen:
+        document = chunks[candidate.number].document_id
+        best[document] = min(best.get(document, candidate.number), candidate.number)
+
+    def place(candidate: _Candidate) -> tuple[int, int, int]:
+        chunk = chunks[candidate.number]
+        return best[chunk.document_id], chunk.start, candidate.order
+
+    return sorted(chosen, key=place)
+
+
 def _continues(candidate: _Candidate, follower: _Candidate) -> bool:
     """Whether the follower is the chunk's next sentence, about the same thing and worth reading on."""
-    here, there = candidate.sentence, follower.sentence
-    return (
-        follower.order == candidate.order + 1
-        and follower.number == candidate.number
-        and (here.heading, here.signature) == (there.heading, there.signature)
-        and not there.text.endswith(":")
-        and not _HISTORY.match(there.text)
-    )
+    after = follower.order == candidate.order + 1 and _near(candidate, follower)
+    return after and not follower.sentence.text.endswith(":") and not _HISTORY.match(follower.sentence.text)
 
 
 def _announces_list(candidate: _Candidate, candidates: Sequence[_Candidate]) -> bool:
@@ -254,7 +281,10 @@ def _announces_nothing(candidate: _Candidate, complete: Sequence[_Candidate]) ->
 
 
 def _near(candidate: _Candidate, other: _Candidate) -> bool:
-    return candidate.number == other.number and abs(candidate.order - other.order) == 1
+    """Whether they are neighbours in a chunk and about the same thing."""
+    here, there = candidate.sentence, other.sentence
+    same = candidate.number == other.number and (here.heading, here.signature) == (there.heading, there.signature)
+    return same and abs(candidate.order - other.order) == 1
 
 
 def _said(candidate: _Candidate, chosen: Sequence[_Candidate]) -> bool:
@@ -265,6 +295,6 @@ def _said(candidate: _Candidate, chosen: Sequence[_Candidate]) -> bool:
 def _quote(candidate: _Candidate, chosen: Sequence[_Candidate]) -> Quote:
     """The sentence, led by the signature it describes where it is the first about it."""
     signature = candidate.sentence.signature
-    first = min(c.order for c in chosen if c.sentence.signature == signature)
-    lead = f"{signature}: " if signature and candidate.order == first else ""
+    first = next(other for other in chosen if other.sentence.signature == signature)
+    lead = f"{signature}: " if signature and candidate is first else ""
     return Quote(candidate.number, lead + candidate.sentence.text)
