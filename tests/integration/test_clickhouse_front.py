@@ -172,6 +172,33 @@ def test_protobuf_rows_are_inserted_with_a_schema_of_their_own(http: httpx.Clien
     assert http.post("/", content=f"SELECT count() FROM {table}").text == "2\n"
 
 
+@pytest.mark.parametrize(
+    "columns",
+    ["id UInt64, CONSTRAINT small CHECK id < 10", "id UInt64, twice UInt64 DEFAULT if(throwIf(id >= 10), 0, id * 2)"],
+)
+def test_rows_that_fail_behind_the_parser_are_an_error(http: httpx.Client, columns: str) -> None:
+    """A constraint or a default that refuses a row refuses the insert aloud, and leaves nothing of it."""
+    http.post("/", content=f"CREATE OR REPLACE TABLE strict ({columns}) ENGINE = MergeTree ORDER BY id")
+    sql = "INSERT INTO strict (id) SETTINGS max_insert_threads = 1 FORMAT CSV\n"
+    assert http.post("/", content=sql + "1\n10\n").status_code >= 400
+    assert http.post("/", content="SELECT count() FROM strict").text == "0\n"
+    assert http.post("/", content=sql + "1\n9\n").status_code == 200
+    assert http.post("/", content="SELECT count() FROM strict").text == "2\n"
+
+
+def test_a_materialized_view_that_fails_is_an_error(http: httpx.Client, table: str) -> None:
+    """Rows that one of the tables refused are not acknowledged."""
+    for sql in (
+        "DROP VIEW IF EXISTS failing SYNC",
+        "CREATE OR REPLACE TABLE target (id UInt8) ENGINE = MergeTree ORDER BY id",
+        f"CREATE MATERIALIZED VIEW failing TO target AS SELECT throwIf(id = 7) AS id FROM {table}",
+    ):
+        assert http.post("/", content=sql).status_code == 200
+    assert http.post("/", content=f"INSERT INTO {table} (id) FORMAT CSV\n7\n").status_code >= 400
+    assert http.post("/", content=f"INSERT INTO {table} (id) FORMAT CSV\n8\n").status_code == 200
+    http.post("/", content="DROP VIEW failing SYNC")
+
+
 def test_clickhouse_connect_works_unchanged(front: FrontProcess) -> None:
     """Inserts of many blocks, typed reads, streams that fail midway, and long parameters."""
     client = clickhouse_connect.get_client(host="127.0.0.1", port=front.port, database="binnacle")

@@ -4,7 +4,8 @@
 -- name of its field, an enum is its number, and a field without a column is skipped. Times come in as the two
 -- halves of a Timestamp. What the sink appends to the bytes are the columns from kafka_topic to event_id; the
 -- identifier passes through a LowCardinality column because that takes the last of two values, so that a
--- producer cannot blank it by sending the field itself.
+-- producer cannot blank it by sending the field itself. A message that is cut off swallows the topic, which is
+-- appended first: the default of event_id throws then (the embedded engine checks no constraints here).
 --
 -- An event may be stored more than once. The order of each table ends in (event_source, event_id) and holds only
 -- columns that a repeated publication of the event cannot change; read through the views of 0002, which collapse.
@@ -94,9 +95,10 @@ CREATE TABLE IF NOT EXISTS interactions_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
     stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id),
     INDEX request_id_index request_id TYPE bloom_filter GRANULARITY 1,
     INDEX conversation_id_index conversation_id TYPE bloom_filter GRANULARITY 1
 )
@@ -136,9 +138,10 @@ CREATE TABLE IF NOT EXISTS guardrail_decisions_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
     stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id),
     INDEX request_id_index request_id TYPE bloom_filter GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
@@ -175,9 +178,10 @@ CREATE TABLE IF NOT EXISTS feedback_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
-    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id)
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
+    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
 ORDER BY (tenant, request_id, event_source, event_id)
@@ -219,9 +223,10 @@ CREATE TABLE IF NOT EXISTS evaluations_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
     stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id),
     INDEX request_id_index request_id TYPE bloom_filter GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
@@ -263,9 +268,10 @@ CREATE TABLE IF NOT EXISTS drift_alerts_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
-    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id)
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
+    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
 ORDER BY (tenant, alert_key, event_source, event_id);
@@ -300,9 +306,10 @@ CREATE TABLE IF NOT EXISTS documents_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
-    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id)
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
+    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
 ORDER BY (tenant, document_id, event_source, event_id);
@@ -333,9 +340,10 @@ CREATE TABLE IF NOT EXISTS producer_reports_raw
     event_time_ms Int64 EPHEMERAL,
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_time_ms, 'UTC') CODEC(Delta, ZSTD(1)),
     raw_event_id LowCardinality(String) EPHEMERAL,
-    event_id String DEFAULT raw_event_id CODEC(ZSTD(1)),
-    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    CONSTRAINT envelope_is_whole CHECK notEmpty(kafka_topic) AND notEmpty(event_id)
+    event_id String DEFAULT if(
+        throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
+        CODEC(ZSTD(1)),
+    stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(report_time)

@@ -12,7 +12,7 @@ from email.policy import HTTP
 
 from services.local.clickhouse import compression
 from services.local.clickhouse.engine import EngineError
-from services.local.clickhouse.statement import MultipleStatementsError, Statement, parse
+from services.local.clickhouse.statement import RefusedStatementError, Statement, parse
 
 # Parameters of the interface itself; every other one is a setting or a `param_…` of the query.
 _OWN_PARAMETERS = frozenset({
@@ -96,7 +96,7 @@ def _decoded(body: bytes, encoding: str) -> bytes:
 def _statement(raw: bytes) -> Statement:
     try:
         return parse(raw)
-    except MultipleStatementsError as error:
+    except RefusedStatementError as error:
         raise EngineError(f"Code: 62. DB::Exception: {error}. (SYNTAX_ERROR)", code=62) from error
 
 

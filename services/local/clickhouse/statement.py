@@ -36,17 +36,18 @@ class Statement:
     """A statement ready to run.
 
     `format` is the input format of an INSERT_DATA, the explicit output format of a SELECT or READ, or None.
-    `data` are the rows of an INSERT_DATA, which then stand no longer in `text`.
+    `data` are the rows of an INSERT_DATA; its `text` ends before its SETTINGS, which stand in `settings`.
     """
 
     kind: Kind
     text: bytes
     format: str | None = None
+    settings: bytes = b""
     data: bytes = b""
 
 
-class MultipleStatementsError(ValueError):
-    """More than one statement in one request, which ClickHouse's HTTP interface refuses."""
+class RefusedStatementError(ValueError):
+    """A statement that ClickHouse's HTTP interface does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def parse(raw: bytes) -> Statement:
     """Classify one statement, its inline data included.
 
     Raises:
-        MultipleStatementsError: something follows the statement's semicolon.
+        RefusedStatementError: a second statement follows, or it names a file of this machine.
     """
     tokens = _tokens(raw)
     first = next(tokens, None)
@@ -80,17 +81,33 @@ def parse(raw: bytes) -> Statement:
 
 def _parse_insert(raw: bytes, tokens: Iterator[_Token]) -> Statement:
     previous: _Token | None = None
+    settings_start: int | None = None
     for token in tokens:
-        if token.depth == 0 and token.is_word(b"VALUES"):
-            break
+        if token.depth == 0:
+            _refuse_files(token)
+            if token.is_word(b"VALUES"):
+                break
+            if token.is_word(b"SETTINGS"):
+                settings_start = token.start
         if previous is not None and previous.is_word(b"FORMAT") and token.kind == "word":
             name = token.text.decode()
             if name.upper() == "VALUES":
                 break
-            head = raw[: previous.start]
-            return Statement(Kind.INSERT_DATA, head.strip(), name, raw[_data_start(raw, token.end) :])
+            head_end = previous.start if settings_start is None else settings_start
+            return Statement(
+                Kind.INSERT_DATA,
+                raw[:head_end].strip(),
+                name,
+                raw[head_end : previous.start].strip(),
+                raw[_data_start(raw, token.end) :],
+            )
         previous = token if token.depth == 0 else None
     return Statement(Kind.OTHER, raw)
+
+
+def _refuse_files(token: _Token) -> None:
+    if token.is_word(b"INFILE") or token.is_word(b"OUTFILE"):
+        raise RefusedStatementError(f"{token.text.decode()} names a file of the server: send or receive rows instead")
 
 
 def _data_start(raw: bytes, position: int) -> int:
@@ -109,9 +126,10 @@ def _parse_query(raw: bytes, first: _Token, tokens: Iterator[_Token]) -> Stateme
         if token.text == b";" and token.kind == "mark":
             end = token.start
             if next(tokens, None) is not None:
-                raise MultipleStatementsError("Multi-statements are not allowed: send one per request")
+                raise RefusedStatementError("Multi-statements are not allowed: send one per request")
             break
         if token.depth == 0:
+            _refuse_files(token)
             outer.append(token)
     word = first.text.upper()
     if word not in _SELECT_WORDS | _READ_WORDS:

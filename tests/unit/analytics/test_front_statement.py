@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.local.clickhouse.statement import Kind, MultipleStatementsError, Statement, parse
+from services.local.clickhouse.statement import Kind, RefusedStatementError, Statement, parse
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,32 @@ def test_inline_data_begins_behind_the_format(raw: bytes, data: bytes) -> None:
 def test_any_data_survives_byte_for_byte(data: bytes) -> None:
     """Rows are never looked into, whatever they are."""
     statement = parse(b"INSERT INTO t (a, b) FORMAT Native\n" + data)
-    assert statement == Statement(Kind.INSERT_DATA, b"INSERT INTO t (a, b)", "Native", data)
+    assert statement == Statement(Kind.INSERT_DATA, b"INSERT INTO t (a, b)", "Native", b"", data)
+
+
+def test_settings_of_an_insert_stand_apart() -> None:
+    """They come behind the source of the rows, which the engine is given in between."""
+    statement = parse(b"INSERT INTO t (settings) SETTINGS a = 'SETTINGS', b = 1 FORMAT CSV\n1")
+    assert (statement.text, statement.settings) == (b"INSERT INTO t (settings)", b"SETTINGS a = 'SETTINGS', b = 1")
 
 
 @given(st.binary(max_size=200))
 def test_no_input_breaks_the_parser(raw: bytes) -> None:
     """Rubbish is classified or refused, and never anything else."""
-    with contextlib.suppress(MultipleStatementsError):
+    with contextlib.suppress(RefusedStatementError):
         parse(raw)
 
 
-@pytest.mark.parametrize("sql", ["SELECT 1; SELECT 2", "DROP TABLE a; DROP TABLE b;"])
-def test_a_second_statement_is_refused(sql: str) -> None:
-    """One request is one statement, as on a server."""
-    with pytest.raises(MultipleStatementsError):
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1; SELECT 2",
+        "DROP TABLE a; DROP TABLE b;",
+        "INSERT INTO t FROM INFILE '/etc/passwd' FORMAT LineAsString",
+        "SELECT 1 INTO OUTFILE 'x' FORMAT CSV",
+    ],
+)
+def test_what_a_server_does_not_take_is_refused(sql: str) -> None:
+    """One request is one statement, and files of the machine are out of reach."""
+    with pytest.raises(RefusedStatementError):
         parse(sql.encode())
