@@ -11,6 +11,7 @@ from servicekit.domain.prompt import Sampling
 from servicekit.errors import InvalidRequest
 from servicekit.ports.clock import Clock
 from servicekit.runtime.service import RpcService, Service, Stack
+from servicekit.runtime.settings import variable_of
 
 from services.generator.config import Settings
 from services.generator.generating import Generator
@@ -18,6 +19,7 @@ from services.generator.model_config import (
     EXTRACTIVE_URL,
     ModelConfig,
     ModelsConfig,
+    parse_models,
     read_models,
     single_model,
 )
@@ -35,7 +37,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
     Raises:
         InvalidRequest: a models or prompt file cannot be followed; names file and place.
     """
-    config = read_models(settings.models_file) if settings.models_file else single_model(settings.default_engine_url)
+    config = _configured(settings)
     prompts = load_prompts(settings.prompts_dir)
     models = await _open_models(config, prompts, settings, stack)
     generator = Generator(models, prompts, clock=stack.clock)
@@ -48,6 +50,14 @@ async def build(settings: Settings, stack: Stack) -> Service:
     )
 
 
+def _configured(settings: Settings) -> ModelsConfig:
+    if settings.models_file is not None:
+        return read_models(settings.models_file)
+    if settings.models is not None:
+        return parse_models({"models": settings.models}, file=variable_of(Settings, "models"))
+    return single_model(settings.default_engine_url)
+
+
 async def _open_models(config: ModelsConfig, prompts: PromptLibrary, settings: Settings, stack: Stack) -> Models:
     opened = []
     for alias, model in config.models.items():
@@ -56,7 +66,7 @@ async def _open_models(config: ModelsConfig, prompts: PromptLibrary, settings: S
     last_resort = None
     if config.extractive_fallback:
         free = Route(_LAST_RESORT, Price(version=config.price_version), Sampling(), "grounded-answer", extractive=True)
-        last_resort = await _open_model(free, ModelConfig(engine=EXTRACTIVE_URL), settings, stack)
+        last_resort = await _open_model(free, ModelConfig(engine_url=EXTRACTIVE_URL), settings, stack)
     return Models(opened, last_resort=last_resort)
 
 
@@ -68,7 +78,7 @@ async def _open_model(route: Route, config: ModelConfig, settings: Settings, sta
 
 @asynccontextmanager
 async def _opened(route: Route, config: ModelConfig, settings: Settings, clock: Clock) -> AsyncIterator[Model]:
-    async with open_engine(config.engine, api_key=_key(config.api_key_file)) as engine:
+    async with open_engine(config.engine_url, api_key=_key(config.api_key_file)) as engine:
         yield Model(route, engine, clock=clock, info_ttl_s=settings.info_ttl_s)
 
 
@@ -81,7 +91,7 @@ def _route(alias: str, config: ModelConfig, price_version: str) -> Route:
         fallbacks=config.fallbacks,
         window_tokens=config.window_tokens,
         first_token_s=config.first_token_s,
-        extractive=config.engine.startswith(EXTRACTIVE_URL),
+        extractive=config.engine_url.startswith(EXTRACTIVE_URL),
     )
 
 

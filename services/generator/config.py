@@ -1,6 +1,7 @@
 """Settings of the generator. Read once at start by the runtime."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from servicekit.runtime.settings import ServiceSettings, settings_config
@@ -13,10 +14,15 @@ class Settings(ServiceSettings):
 
     port: int = Field(default=7702, ge=0, le=65535, description="the gRPC port; 0: a free one")
     models_file: Path | None = Field(
-        default=None, description="YAML or JSON file of model aliases; unset: `default` alone, on default_engine_url"
+        default=None, description="YAML or JSON file of model aliases (models.example.yaml); unset: see `models`"
+    )
+    models: dict[str, Any] | None = Field(
+        default=None,
+        description='aliases as JSON, such as {"default": {"engine_url": "tgi://tgi:8080"}}, each as in a models_file; '
+        "unset: `default` alone, on default_engine_url",
     )
     default_engine_url: str = Field(
-        default="extractive://", description="engine of the alias `default` where no models_file is set"
+        default="extractive://", description="engine of the alias `default` where neither models_file nor models is set"
     )
     prompts_dir: Path | None = Field(
         default=None, description="folder of further prompt templates (*.yaml); those packaged are always there"

@@ -45,7 +45,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: str
+    engine_url: str
     api_key_file: Path | None = None
     window_tokens: int | None = Field(default=None, ge=64, le=10_000_000)
     first_token_s: float = Field(default=20.0, gt=0, le=600)
@@ -96,8 +96,8 @@ def read_models(path: Path) -> ModelsConfig:
     return parse_models(content, file=path)
 
 
-def parse_models(content: Any, *, file: Path) -> ModelsConfig:
-    """Check what was read."""
+def parse_models(content: Any, *, file: Path | str) -> ModelsConfig:
+    """Check what was read; `file` names the source in what is told of a fault."""
     try:
         config = ModelsConfig.model_validate(content)
         for alias, model in config.models.items():
@@ -113,10 +113,10 @@ def parse_models(content: Any, *, file: Path) -> ModelsConfig:
 
 def single_model(engine_url: str) -> ModelsConfig:
     """The configuration where there is no file: one alias, unpriced."""
-    return ModelsConfig(models={DEFAULT_ALIAS: ModelConfig(engine=engine_url)})
+    return ModelsConfig(models={DEFAULT_ALIAS: ModelConfig(engine_url=engine_url)})
 
 
-def _check_model(alias: str, model: ModelConfig, config: ModelsConfig, *, file: Path) -> None:
+def _check_model(alias: str, model: ModelConfig, config: ModelsConfig, *, file: Path | str) -> None:
     for fallback in model.fallbacks:
         if fallback not in config.models:
             known = ", ".join(sorted(config.models))
@@ -127,5 +127,5 @@ def _check_model(alias: str, model: ModelConfig, config: ModelsConfig, *, file: 
         raise _invalid(file, f"models.{alias}.{error.message}") from error
 
 
-def _invalid(file: Path, fault: str) -> InvalidRequest:
+def _invalid(file: Path | str, fault: str) -> InvalidRequest:
     return InvalidRequest(f"{file}: {fault}", field="models_file", reason="MODELS_INVALID")

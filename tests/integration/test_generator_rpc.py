@@ -59,10 +59,10 @@ def _models(first: str, second: str) -> dict[str, Any]:
     return {
         "price_version": "2030-01",
         "models": {
-            "default": {"engine": f"tgi{first[4:]}", "fallbacks": ["spare"], "first_token_s": 0.5, **prices},
-            "spare": {"engine": f"openai{second[4:]}/v1", **prices},
-            "small": {"engine": f"tgi{first[4:]}", "window_tokens": 256},
-            "extracts": {"engine": "extractive://"},
+            "default": {"engine_url": f"tgi{first[4:]}", "fallbacks": ["spare"], "first_token_s": 0.5, **prices},
+            "spare": {"engine_url": f"openai{second[4:]}/v1", **prices},
+            "small": {"engine_url": f"tgi{first[4:]}", "window_tokens": 256},
+            "extracts": {"engine_url": "extractive://"},
         },
     }
 

@@ -6,16 +6,16 @@ import pytest
 from servicekit.domain.generation import Usage
 from servicekit.errors import InvalidRequest
 
-from services.generator.model_config import read_models, single_model
+from services.generator.model_config import parse_models, read_models, single_model
 from services.generator.pricing import Price
 
 GOOD = """
 price_version: "2030-01"
 models:
   default:
-    engine: extractive://
+    engine_url: extractive://
   llama:
-    engine: tgi://tgi:8080?template=chatml
+    engine_url: tgi://tgi:8080?template=chatml
     window_tokens: 4096
     input_price_microusd: 150000
     output_price_microusd: 600000
@@ -44,13 +44,13 @@ def test_good_file_is_read(tmp_path: Path) -> None:
 
 def test_without_a_file_there_is_one_model() -> None:
     """The default alias stands on the engine of the settings."""
-    assert single_model("tgi://h:1").models["default"].engine == "tgi://h:1"
+    assert single_model("tgi://h:1").models["default"].engine_url == "tgi://h:1"
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("engine: extractive://", "engines: extractive://"), "models.default.engine"),
+        (("engine_url: extractive://", "engine_uri: extractive://"), "models.default.engine_url"),
         (("fallbacks: [default]", "fallbacks: [gpt]"), "'gpt' is no alias; known: default, llama"),
         (("temperature: 0.2", "temperature: 9"), "sampling.temperature must be 0 to 2"),
         (("temperature: 0.2", "heat: 9"), "models.llama.sampling.heat"),
@@ -71,7 +71,7 @@ def test_faults_are_told_by_place(tmp_path: Path, change: tuple[str, str], told:
 def test_missing_default_is_told(tmp_path: Path) -> None:
     """An empty model must mean something."""
     with pytest.raises(InvalidRequest, match="must name the alias 'default'"):
-        _read(tmp_path, "models: {llama: {engine: 'tgi://h:1'}}")
+        _read(tmp_path, "models: {llama: {engine_url: 'tgi://h:1'}}")
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:
@@ -102,4 +102,12 @@ def test_example_file_is_valid() -> None:
     """The file that is shown to operators can be used as it is."""
     config = read_models(Path("services/generator/models.example.yaml"))
     assert config.models["default"].fallbacks == ("spare",)
-    assert config.models["extractive"].engine == "extractive://"
+    assert config.models["extractive"].engine_url == "extractive://"
+
+
+def test_settings_may_hold_the_models() -> None:
+    """Aliases can come from the environment, where their faults name the variable."""
+    good = parse_models({"models": {"default": {"engine_url": "extractive://"}}}, file="BINNACLE_GENERATOR__MODELS")
+    assert list(good.models) == ["default"]
+    with pytest.raises(InvalidRequest, match=r"BINNACLE_GENERATOR__MODELS: models\.default\.engine_url"):
+        parse_models({"models": {"default": {}}}, file="BINNACLE_GENERATOR__MODELS")
