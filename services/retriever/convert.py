@@ -12,8 +12,9 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import StoredChunk, StoredDocument
 
 from services.retriever.document import SubmittedDocument
-from services.retriever.indexing import IndexReport, IndexResult, Outcome
+from services.retriever.indexing import IndexReport
 from services.retriever.operations import Operation
+from services.retriever.preparing import IndexResult, Outcome
 
 MAX_DOCUMENTS = 256
 MAX_REQUEST_BYTES = 4 * 1024 * 1024

@@ -18,8 +18,9 @@ from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEv
 
 from services.retriever.convert import indexed_to, moment, submitted_from, submitted_to
 from services.retriever.document import SubmittedDocument, check_document, check_document_id
-from services.retriever.indexing import Indexer, IndexReport, IndexResult, Outcome
+from services.retriever.indexing import Indexer, IndexReport
 from services.retriever.operations import Operation, Operations, operation_id_of
+from services.retriever.preparing import IndexResult, Outcome
 
 GROUP = "retriever"
 # Each waits for the embedder most of the time; more would only hold more texts in memory.

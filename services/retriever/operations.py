@@ -10,7 +10,7 @@ from servicekit.ports.clock import Clock
 from servicekit.ports.state_store import StateStore
 
 from services.retriever.document import SubmittedDocument, hash_document
-from services.retriever.indexing import IndexResult, Outcome
+from services.retriever.preparing import IndexResult, Outcome
 
 KEEP_S = 24 * 3600.0
 

@@ -20,8 +20,9 @@ from services.retriever.convert import (
 from services.retriever.convert_search import answer_to, hashes_from, search_from
 from services.retriever.document import check_document_id
 from services.retriever.events import RetrieverEvents
-from services.retriever.indexing import Indexer, IndexResult, Outcome
+from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
+from services.retriever.preparing import IndexResult, Outcome
 from services.retriever.searching import Searcher
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["RetrieverService"].full_name
