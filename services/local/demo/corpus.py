@@ -13,19 +13,12 @@ from binnacle_client.answers import DocumentInput
 
 # Pure-Python modules whose docstrings read as documentation; importing them has no effects.
 MODULES = """
-    abc argparse ast asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.subprocess
-    asyncio.tasks asyncio.timeouts asyncio.taskgroups base64 bisect calendar cmath cmd code codecs collections
-    concurrent.futures configparser contextlib copy csv ctypes dataclasses datetime decimal difflib dis
-    email.message email.policy email.utils enum filecmp fileinput fnmatch fractions ftplib functools gettext
-    glob gzip hashlib heapq hmac html.parser http.client http.cookiejar http.server imaplib importlib.abc
-    importlib.machinery inspect io ipaddress itertools json locale logging logging.config logging.handlers lzma
-    mailbox math mimetypes multiprocessing.connection multiprocessing.managers multiprocessing.pool numbers
-    operator optparse os os.path pathlib pickle pickletools pkgutil platform plistlib poplib pprint profile
-    pstats queue random re sched secrets selectors shelve shlex shutil signal smtplib socket socketserver
-    sqlite3 ssl statistics string struct subprocess sys sysconfig tarfile tempfile textwrap threading time
-    timeit tokenize trace traceback tracemalloc types typing unittest unittest.case unittest.mock
-    urllib.parse urllib.request urllib.robotparser uuid venv warnings wave weakref xml.dom.minidom
-    xml.etree.ElementTree xml.sax.handler xmlrpc.client xmlrpc.server zipapp zipfile zoneinfo
+    abc argparse ast asyncio.locks asyncio.queues asyncio.streams asyncio.tasks asyncio.timeouts
+    asyncio.taskgroups bisect collections concurrent.futures contextlib copy csv dataclasses datetime dis enum
+    fnmatch fractions functools getpass glob hashlib heapq hmac inspect itertools json logging math numbers
+    operator os.path pathlib pickle pprint queue random re sched secrets shlex shutil signal statistics string
+    struct subprocess sys tempfile textwrap threading time trace traceback types urllib.parse uuid warnings
+    zoneinfo
 """.split()  # noqa: SIM905  # reads as text
 _MIN_DOC_CHARS = 60
 
