@@ -214,7 +214,11 @@ def _fill_scalar(message: Message, field: AnyField, value: Any) -> None:
 
 
 def _fill_submessage(target: Message, value: Any) -> None:
-    if isinstance(target, Timestamp) and isinstance(value, datetime):
-        target.FromDatetime(value)
+    """A tuple of only defaults, and the epoch, are what the table makes of a message that was absent."""
+    filled = type(target)()
+    if isinstance(filled, Timestamp) and isinstance(value, datetime):
+        filled.FromDatetime(value)
     else:
-        _fill(target, value)
+        _fill(filled, value)
+    if filled.ByteSize():
+        target.CopyFrom(filled)

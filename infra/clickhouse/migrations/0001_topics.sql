@@ -7,6 +7,8 @@
 -- producer cannot blank it by sending the field itself. A message that is cut off swallows the topic, which is
 -- appended first: the default of event_id throws then (the embedded engine checks no constraints here).
 --
+-- Times to live count from stored_time, so that an old event that is replayed, or one without a time, is kept.
+--
 -- An event may be stored more than once. The order of each table ends in (event_source, event_id) and holds only
 -- columns that a repeated publication of the event cannot change; read through the views of 0002, which collapse.
 
@@ -27,8 +29,8 @@ CREATE TABLE IF NOT EXISTS interactions_raw
     conversation_id String CODEC(ZSTD(1)),
     idempotency_key String CODEC(ZSTD(1)),
     outcome Int32,
-    query String CODEC(ZSTD(3)) TTL toDateTime(complete_time) + INTERVAL 400 DAY,
-    answer String CODEC(ZSTD(3)) TTL toDateTime(complete_time) + INTERVAL 400 DAY,
+    query String CODEC(ZSTD(3)) TTL toDateTime(stored_time) + INTERVAL 400 DAY,
+    answer String CODEC(ZSTD(3)) TTL toDateTime(stored_time) + INTERVAL 400 DAY,
     release LowCardinality(String),
     route LowCardinality(String),
     variant LowCardinality(String),
@@ -57,7 +59,7 @@ CREATE TABLE IF NOT EXISTS interactions_raw
         document_id String, revision Int64, content_hash String, source_span Tuple(start Int32, end Int32),
         title String, source_uri String)) CODEC(ZSTD(1)),
     embedding_model LowCardinality(String),
-    query_vector_fp16 String CODEC(NONE) TTL toDateTime(complete_time) + INTERVAL 400 DAY,
+    query_vector_fp16 String CODEC(NONE) TTL toDateTime(stored_time) + INTERVAL 400 DAY,
     corpus_version Int64,
     usage Tuple(input_tokens Int64, output_tokens Int64, cached_tokens Int64, estimated Bool),
     cost_microusd Int64,
@@ -105,7 +107,7 @@ CREATE TABLE IF NOT EXISTS interactions_raw
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(complete_time)
 ORDER BY (tenant, complete_time, event_source, event_id)
-TTL toDateTime(complete_time) + INTERVAL 1100 DAY;
+TTL toDateTime(stored_time) + INTERVAL 1100 DAY;
 
 -- binnacle.guardrail.decided.v1: one check of one text.
 CREATE TABLE IF NOT EXISTS guardrail_decisions_raw
@@ -147,7 +149,7 @@ CREATE TABLE IF NOT EXISTS guardrail_decisions_raw
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(decide_time)
 ORDER BY (tenant, decide_time, event_source, event_id)
-TTL toDateTime(decide_time) + INTERVAL 1100 DAY;
+TTL toDateTime(stored_time) + INTERVAL 1100 DAY;
 
 -- binnacle.feedback.recorded.v1: what somebody thinks of an answer. A repeated submission has a later time, so
 -- the time is not part of its order; request ids grow with time.
@@ -185,7 +187,7 @@ CREATE TABLE IF NOT EXISTS feedback_raw
 )
 ENGINE = ReplacingMergeTree
 ORDER BY (tenant, request_id, event_source, event_id)
-TTL toDateTime(record_time) + INTERVAL 1100 DAY;
+TTL toDateTime(stored_time) + INTERVAL 1100 DAY;
 
 -- binnacle.evaluation.scored.v1: one metric of one answer. Scoring again after a crash is the same event at a
 -- later score_time, so the order goes by the interaction's time.
@@ -232,7 +234,7 @@ CREATE TABLE IF NOT EXISTS evaluations_raw
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(interaction_time)
 ORDER BY (tenant, interaction_time, metric, event_source, event_id)
-TTL toDateTime(interaction_time) + INTERVAL 1100 DAY;
+TTL toDateTime(stored_time) + INTERVAL 1100 DAY;
 
 -- binnacle.drift.alerted.v1: one change of one alert.
 CREATE TABLE IF NOT EXISTS drift_alerts_raw
@@ -348,4 +350,4 @@ CREATE TABLE IF NOT EXISTS producer_reports_raw
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(report_time)
 ORDER BY (producer, report_time, event_source, event_id)
-TTL toDateTime(report_time) + INTERVAL 400 DAY;
+TTL toDateTime(stored_time) + INTERVAL 400 DAY;
