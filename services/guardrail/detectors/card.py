@@ -9,13 +9,18 @@ from servicekit.domain.verdict import Finding, Span
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 
-_DIGITS = LinearPattern(r"\b\d(?:[ \-]?\d){11,18}\b")
+# In one block, or in the groups that are embossed: 4-4-4-4(-3) and American Express' 4-6-5.
+_NUMBER = LinearPattern(
+    r"\b(?:\d{12,19}|\d{4}[ \-]\d{4}[ \-]\d{4}[ \-]\d{1,4}(?:[ \-]\d{1,3})?|\d{4}[ \-]\d{6}[ \-]\d{4,5})\b"
+)
+_LONGEST = 48
+_GROUP_END = LinearPattern(r"[ \-]")
 _GLUE = frozenset("-._/")
-_FEWEST_DISTINCT = 2
+_FEWEST_DISTINCT, _FEWEST_DIGITS = 2, 12
 
 
 class CardDetector:
-    """12 to 19 digits, grouped or not, that pass the Luhn check."""
+    """12 to 19 digits, in one block or in groups, that pass the Luhn check."""
 
     id = "pii.card"
     version = "1"
@@ -25,13 +30,36 @@ class CardDetector:
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Score 0.95 for a known issuer's number of the right length, 0.5 for a number that only passes Luhn."""
         text = subject.text
-        for span in _DIGITS.spans(text):
-            digits = text[span.start : span.end].replace(" ", "").replace("-", "")
-            if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT:
-                continue
-            score = _score(digits)
-            if score:
-                yield Finding("pii.card", score, span, "CARD", "A payment card number.")
+        done = 0
+        for place in _NUMBER.spans(text):
+            # A group that stands before a number, or behind it, may have been taken for one of its own.
+            start = max(place.start, done)
+            while start < place.end:
+                span, score = _from(text, start)
+                if score:
+                    yield Finding("pii.card", score, span, "CARD", "A payment card number.")
+                    done = span.end
+                start = span.end
+
+
+def _from(text: str, start: int) -> tuple[Span, float]:
+    """The number that begins at `start` and its score; or what to skip, and 0."""
+    found = _NUMBER.first(text[start : start + _LONGEST])
+    if not found:
+        return Span(start, start + _LONGEST), 0.0
+    span = Span(start + found.start, start + found.end)
+    for end in _ends(text, span):
+        score = _score(text, Span(span.start, end))
+        if score:
+            return Span(span.start, end), score
+    group_end = _GROUP_END.first(text[span.start : span.end])
+    return Span(start, span.start + group_end.end if group_end else span.end), 0.0
+
+
+def _ends(text: str, span: Span) -> tuple[int, ...]:
+    """All of it, or all but a last group that belongs to what follows."""
+    last_group = max(text.rfind(" ", span.start, span.end), text.rfind("-", span.start, span.end))
+    return (span.end,) if last_group < 0 else (span.end, last_group)
 
 
 def _is_glued(text: str, span: Span) -> bool:
@@ -39,7 +67,10 @@ def _is_glued(text: str, span: Span) -> bool:
     return before in _GLUE or (after[:1] in _GLUE and after[1:].isdigit())
 
 
-def _score(digits: str) -> float:
+def _score(text: str, span: Span) -> float:
+    digits = text[span.start : span.end].replace(" ", "").replace("-", "")
+    if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT or len(digits) < _FEWEST_DIGITS:
+        return 0.0
     try:
         PaymentCardNumber.validate_luhn_check_digit(digits)
         brand = PaymentCardNumber.validate_brand(digits)
