@@ -20,6 +20,9 @@ _ENVIRONMENT_PREFIX = "BINNACLE_CLICKHOUSE_FRONT__"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean stop, 2 when the directory or the port is taken."""
     options = _parser().parse_args(arguments)
+    data = options.data.resolve()
+    data.mkdir(parents=True, exist_ok=True)
+    os.chdir(data)  # the engine caches format schemas in the folder it is started in
     os.environ["TZ"] = "UTC"  # the engine reads its time zone when it is loaded, hence the late import
     from services.local.clickhouse.serving import serve  # noqa: PLC0415  # see the line above
 
@@ -29,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with socket.create_server((options.host, options.port), backlog=256) as listener:
-            serve(
-                listener, data=options.data, database=options.database, threads=options.threads, access=access
-            )
+            serve(listener, data=data, database=options.database, threads=options.threads, access=access)
     except OSError as error:
         print(f"clickhouse_front: {error}", file=sys.stderr)  # noqa: T201  # a start-up error for a person
         return 2
