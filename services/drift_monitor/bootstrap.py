@@ -41,7 +41,13 @@ async def build(settings: Settings, stack: Stack) -> Service:
         open_laboratory(timeout_s=settings.laboratory_timeout_s, max_report_bytes=settings.max_report_bytes),
     )
     watch = Watch(settings, publisher=bus, store=store, laboratory=laboratory, clock=stack.clock)
-    servicer = DriftMonitorServicer(watch.monitor, feed=watch.feed, publisher=watch.publisher, clock=stack.clock)
+    servicer = DriftMonitorServicer(
+        watch.monitor,
+        feed=watch.feed,
+        publisher=watch.publisher,
+        restorer=watch.restorer,
+        clock=stack.clock,
+    )
     return Service(
         name="drift_monitor",
         rpc_services=(

@@ -69,13 +69,14 @@ class DriftMonitor:
 
     def restore(
         self, requests: Iterable[ObservedRequest], values: Iterable[ObservedValues], alerts: Iterable[Alert]
-    ) -> None:
+    ) -> int:
         """Add what the analytics store knows, below what this process has seen, and take over its alerts.
 
         The windows come out as if everything had been seen in order; windows are judged again, and the
-        alerts they already raised are not raised twice, since they have the same ids.
+        alerts they already raised are not raised twice, since they have the same ids. Returns how many alerts
+        were news.
         """
-        self._book.restore(alerts)
+        news = self._book.restore(alerts)
         traffic = Traffic(self._sizes)
         for request in sorted((*requests, *self._traffic.requests()), key=lambda seen: seen.time):
             traffic.observe_request(request)
@@ -83,6 +84,7 @@ class DriftMonitor:
             traffic.observe_values(seen)
         self._traffic = traffic
         self._something_new.set()
+        return news
 
     async def judge_forever(self, *, interval_s: float) -> None:
         """Judge on each arrival, at most once per `interval_s`; ends only by cancellation."""

@@ -122,14 +122,14 @@ class Restorer:
         sizes: WindowSizes,
         clock: Clock,
         span: timedelta,
-        on_restored: Callable[[], None],
+        on_alerts: Callable[[], None],
     ) -> None:
         self._store = store
         self._monitor = monitor
         self._sizes = sizes
         self._clock = clock
         self._span = span
-        self._on_restored = on_restored
+        self._on_alerts = on_alerts
         self.restored = asyncio.Event()
 
     async def run(self, *, retry_s: float, reconcile_after_s: float) -> None:
@@ -143,6 +143,15 @@ class Restorer:
             else:
                 await asyncio.sleep(reconcile_after_s)
 
+    async def wait(self, *, timeout_s: float) -> bool:
+        """Whether the history is there, waiting for it at most so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.restored.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def try_restore(self) -> bool:
         """Read the history and give it to the monitor; False, and a warning, if the store cannot answer."""
         try:
@@ -150,10 +159,11 @@ class Restorer:
         except (BackendUnavailable, BackendTimeout, NotReady) as error:
             log.warning("drift.history_unreadable", error=error.message)
             return False
-        self._monitor.restore(history.requests, history.values, history.alerts)
-        self._on_restored()
+        news = self._monitor.restore(history.requests, history.values, history.alerts)
+        if news:
+            self._on_alerts()
         self.restored.set()
-        log.info("drift.restored", requests=len(history.requests), alerts=len(history.alerts))
+        log.info("drift.restored", requests=len(history.requests), alerts=len(history.alerts), new_alerts=news)
         return True
 
     async def _read(self) -> History:

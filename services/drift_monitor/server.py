@@ -20,18 +20,30 @@ from services.drift_monitor.feed import AlertFeed
 from services.drift_monitor.listing import list_alerts
 from services.drift_monitor.monitor import DriftMonitor
 from services.drift_monitor.publishing import AlertPublisher
+from services.drift_monitor.restoring import Restorer
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["DriftMonitorService"].full_name
 SCOPES = dict.fromkeys(("SubscribeAlerts", "AcknowledgeAlert", "ListAlerts", "GetDriftReport"), "alerts")
 LONG_LIVED = frozenset({"SubscribeAlerts"})
 _ACKNOWLEDGE_TIMEOUT_S = 5.0
+# Right after a start, alerts of the run before are a moment away; without the store there is nothing to wait for.
+_HISTORY_TIMEOUT_S = 2.0
 
 
 class DriftMonitorServicer(stubs.DriftMonitorServiceServicer):
     """Alerts of the caller's tenant, as a stream and as lists, and the report on its windows."""
 
-    def __init__(self, monitor: DriftMonitor, *, feed: AlertFeed, publisher: AlertPublisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        monitor: DriftMonitor,
+        *,
+        feed: AlertFeed,
+        publisher: AlertPublisher,
+        restorer: Restorer,
+        clock: Clock,
+    ) -> None:
         self._monitor = monitor
+        self._restorer = restorer
         self._feed = feed
         self._publisher = publisher
         self._clock = clock
@@ -41,12 +53,9 @@ class DriftMonitorServicer(stubs.DriftMonitorServiceServicer):
     ) -> AsyncIterator[rpc.SubscribeAlertsResponse]:
         """What is open now, then changes and heartbeats, until the subscriber leaves."""
         interest = interest_from(request, tenant=current_caller().tenant)
-        events = self._feed.follow(
-            self._monitor.book,
-            interest,
-            after_cursor=cursor_from(request, clock=self._clock),
-            heartbeat_s=heartbeat_from(request),
-        )
+        cursor, heartbeat_s = cursor_from(request, clock=self._clock), heartbeat_from(request)
+        await self._restorer.wait(timeout_s=heartbeat_s)
+        events = self._feed.follow(self._monitor.book, interest, after_cursor=cursor, heartbeat_s=heartbeat_s)
         async for event in events:
             yield feed_event_to(event, now=self._clock.now())
 
@@ -55,6 +64,7 @@ class DriftMonitorServicer(stubs.DriftMonitorServiceServicer):
     ) -> rpc.AcknowledgeAlertResponse:
         """Returns once the acknowledgement is recorded."""
         check_acknowledgement(request)
+        await self._restorer.wait(timeout_s=_HISTORY_TIMEOUT_S)
         caller = current_caller()
         alert = self._monitor.book.acknowledge(
             request.alert_id, tenant=caller.tenant, by=caller.subject, note=request.note
@@ -66,6 +76,7 @@ class DriftMonitorServicer(stubs.DriftMonitorServiceServicer):
         self, request: rpc.ListAlertsRequest, _context: Any
     ) -> rpc.ListAlertsResponse:
         """One page, the latest change first."""
+        await self._restorer.wait(timeout_s=_HISTORY_TIMEOUT_S)
         page, next_page_token = list_alerts(
             self._monitor.book.of_tenant(current_caller().tenant),
             state=state_from(request),

@@ -1,6 +1,5 @@
 """The drift monitor's parts put together, and the tasks that run beside the calls. Built by `bootstrap.py`."""
 
-import asyncio
 from datetime import timedelta
 
 import structlog
@@ -49,7 +48,7 @@ class Watch:
             sizes=settings.sizes,
             clock=clock,
             span=timedelta(seconds=settings.restore_span_s),
-            on_restored=self.feed.announce_restored,
+            on_alerts=self.feed.announce_restored,
         )
 
     async def restore(self) -> None:
@@ -61,11 +60,9 @@ class Watch:
 
         Without it the first requests since the start would pass for the reference.
         """
-        try:
-            async with asyncio.timeout(self._settings.restore_patience_s):
-                await self.restorer.restored.wait()
-        except TimeoutError:
-            pass  # the store is away, as readiness says; better a new reference than no watch at all
+        if not await self.restorer.wait(timeout_s=self._settings.restore_patience_s):
+            # The store is away, as readiness says; better a new reference than no watch at all.
+            log.warning("drift.judging_without_history")
         await self.monitor.judge_forever(interval_s=self._settings.evaluate_interval_s)
 
     def _on_change(self, alert: Alert) -> None:

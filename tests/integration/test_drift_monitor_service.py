@@ -254,7 +254,7 @@ async def test_without_clickhouse_the_monitor_keeps_going_and_says_so(
     """Consumers and judging go on after some patience; readiness names the missing store."""
     store = SilentStore(away=True)
     async with drift_monitor(tmp_path, monkeypatch, store=store, restore_patience_s=0.05) as running:
-        stream = running.stub.SubscribeAlerts(rpc.SubscribeAlertsRequest())
+        stream = running.stub.SubscribeAlerts(_with_heartbeat(1))
         await running.ask(0, 30, words=5)
         await running.ask(30, 20, words=15)
         assert (await next_alert(stream)).alert.signal == "question_words"

@@ -295,7 +295,7 @@ def restorer(store: FakeStore, monitor: DriftMonitor, announced: list[bool]) -> 
         sizes=SIZES,
         clock=FakeClock(START + timedelta(minutes=90)),
         span=timedelta(hours=1),
-        on_restored=lambda: announced.append(True),
+        on_alerts=lambda: announced.append(True),
     )
 
 
@@ -310,7 +310,7 @@ async def test_windows_are_rebuilt_from_rows() -> None:
     assert await restorer(store, monitor, announced).try_restore()
     await monitor.judge_changed()
     assert [alert.signal for alert in changes] == ["question_words"]
-    assert announced == [True]
+    assert announced == []
     values = {request.request_id: request.values for request in monitor._traffic.requests()}
     assert values["r-0001"]["groundedness"] == 0.5
     assert values["r-0002"]["guardrail_found"] == 1.0
@@ -329,10 +329,11 @@ async def test_a_store_that_is_away_is_asked_until_it_answers_and_then_once_more
     store = FakeStore({})
     store.failures = 2
     monitor, _ = make_monitor()
-    announced: list[bool] = []
+    asking = restorer(store, monitor, [])
     async with asyncio.timeout(5):
-        await restorer(store, monitor, announced).run(retry_s=0.001, reconcile_after_s=0.001)
-    assert announced == [True, True]
+        await asking.run(retry_s=0.001, reconcile_after_s=0.001)
+    assert asking.restored.is_set()
+    assert len([asked for asked in store.parameters if "since_us" in asked]) == 2 * 3
 
 
 async def test_an_alert_comes_back_from_its_row() -> None:
@@ -358,5 +359,9 @@ async def test_an_alert_comes_back_from_its_row() -> None:
         row[f"{name}_mean"] = window.summary.mean
         row[f"{name}_deviation"] = window.summary.deviation
     monitor, _ = make_monitor()
-    await restorer(FakeStore({ALERTS_SQL: [row]}), monitor, []).try_restore()
+    announced: list[bool] = []
+    reading = restorer(FakeStore({ALERTS_SQL: [row]}), monitor, announced)
+    for _ in range(2):
+        await reading.try_restore()
     assert list(monitor.book.of_tenant("acme")) == [alert]
+    assert announced == [True]
