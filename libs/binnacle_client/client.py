@@ -3,6 +3,7 @@
 Sits on the services' gRPC stubs; errors are `servicekit.errors`, so that callers need to know no status codes.
 """
 
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -19,6 +20,7 @@ from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from servicekit.rpc.client import open_channel
+from servicekit.rpc.deadline import Budget, within
 from servicekit.rpc.status import to_error
 
 from binnacle_client import convert
@@ -157,7 +159,9 @@ class Binnacle:
         request = drift.SubscribeAlertsRequest(after_cursor=after_cursor)
         with _errors("drift_monitor"):
             stub = DriftMonitorServiceStub(self._channels["drift_monitor"])
-            async for message in stub.SubscribeAlerts(request):
+            with within(Budget.from_remaining(math.inf)):  # a subscription has no deadline
+                call = stub.SubscribeAlerts(request)
+            async for message in call:
                 if message.HasField("alert"):
                     yield convert.alert_from_proto(message.alert)
 
