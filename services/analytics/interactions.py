@@ -4,6 +4,7 @@ Called by `server.py`; rows become messages in `convert.py`. Statements are put 
 values are always bound.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,17 +64,19 @@ class InteractionReader:
         # The other tables are asked as the tenant the interaction belongs to, also for an admin.
         parameters["tenant"] = str(found[0]["tenant_id"])
         where = "WHERE tenant = {tenant:String} AND request_id = {request_id:String}"
-        decisions = await self._store.query(
-            f"SELECT verdicts FROM guardrail_decisions_raw FINAL {where} ORDER BY surface, piece, decide_time",  # noqa: S608  # see above
-            parameters,
-        )
-        evaluations = await self._store.query(
-            f"SELECT {self._columns.evaluation} FROM evaluations_raw FINAL {where} ORDER BY metric, metric_version",  # noqa: S608  # see above
-            parameters,
-        )
-        feedback = await self._store.query(
-            f"SELECT {self._columns.feedback} FROM feedback_raw FINAL {where} ORDER BY record_time",  # noqa: S608  # see above
-            parameters,
+        decisions, evaluations, feedback = await asyncio.gather(
+            self._store.query(
+                f"SELECT verdicts FROM guardrail_decisions_raw FINAL {where} ORDER BY surface, piece, decide_time",  # noqa: S608  # see above
+                parameters,
+            ),
+            self._store.query(
+                f"SELECT {self._columns.evaluation} FROM evaluations_raw FINAL {where} ORDER BY metric, metric_version",  # noqa: S608  # see above
+                parameters,
+            ),
+            self._store.query(
+                f"SELECT {self._columns.feedback} FROM feedback_raw FINAL {where} ORDER BY record_time",  # noqa: S608  # see above
+                parameters,
+            ),
         )
         return InteractionDossier(
             interaction=found[0],

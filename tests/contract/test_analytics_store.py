@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from servicekit.adapters.clickhouse.analytics_store import Target
 from servicekit.adapters.registry import open_analytics_store
-from servicekit.errors import BackendUnavailable, InvalidRequest
+from servicekit.errors import BackendTimeout, BackendUnavailable, InvalidRequest
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.testing.conformance.analytics_store import AnalyticsStoreConformance
 
@@ -37,6 +37,15 @@ async def test_a_store_that_is_away_is_unavailable() -> None:
             with pytest.raises(BackendUnavailable) as caught:
                 await store.ping()
             assert caught.value.reason == "CONNECT"
+
+
+async def test_a_store_that_is_slow_times_out(front: FrontProcess) -> None:
+    """A query longer than the store's time is given up, and the next one works."""
+    async with open_analytics_store(front.store_url, timeout_s=0.5) as store:
+        await store.ping()
+        with pytest.raises(BackendTimeout):
+            await store.query("SELECT sleep(3)")
+        assert await store.query("SELECT 1 AS one") == [{"one": 1}]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,21 @@ def _short_names(enum: EnumDescriptor) -> dict[int, str]:
     return {value.number: value.name.removeprefix(prefix) for value in enum.values}
 
 
+_QUESTIONS = (Settings().migrations_dir.parent / "QUESTIONS.md").read_text()
+
+
+@pytest.mark.parametrize("sql", re.findall(r"```sql\n(.*?)```", _QUESTIONS, re.DOTALL))
+async def test_every_documented_question_can_be_asked(store: ClickHouseAnalyticsStore, sql: str) -> None:
+    """The examples that analysts copy run on the schema as it is."""
+    await store.query(sql)
+
+
+def test_every_view_is_documented() -> None:
+    """Whoever looks for a view finds it in the table of views."""
+    views = re.findall(r"VIEW (\w+)", (Settings().migrations_dir / "0002_views.sql").read_text())
+    assert [view for view in views if f"`{view}`" not in _QUESTIONS] == []
+
+
 def _filled(message: Message, *, seed: int = 1) -> None:
     """Set every field, nested ones too, to a value of its own."""
     for field in message.DESCRIPTOR.fields:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -153,6 +154,7 @@ class ClickHouseAnalyticsStore:
             autogenerate_session_id=False,  # a session would let one query run at a time
             query_retries=0,  # retrying is the caller's, who knows its deadline
             compress=False,
+            settings={"max_execution_time": ceil(self._timeout_s)},  # what nobody waits for any more ends
             tz_mode="aware",
         )
 
