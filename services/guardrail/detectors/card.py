@@ -13,7 +13,7 @@ from services.guardrail.linear import LinearPattern
 _NUMBER = LinearPattern(
     r"\b(?:\d{12,19}|\d{4}[ \-]\d{4}[ \-]\d{4}[ \-]\d{1,4}(?:[ \-]\d{1,3})?|\d{4}[ \-]\d{6}[ \-]\d{4,5})\b"
 )
-_LONGEST = 48
+_SHORTEST_GROUPED, _LONGEST = 16, 48
 _GROUP_END = LinearPattern(r"[ \-]")
 _GLUE = frozenset("-._/")
 _FEWEST_DISTINCT, _FEWEST_DIGITS = 2, 12
@@ -59,7 +59,7 @@ def _from(text: str, start: int) -> tuple[Span, float]:
 def _ends(text: str, span: Span) -> tuple[int, ...]:
     """All of it, or all but a last group that belongs to what follows."""
     last_group = max(text.rfind(" ", span.start, span.end), text.rfind("-", span.start, span.end))
-    return (span.end,) if last_group < 0 else (span.end, last_group)
+    return (span.end,) if last_group - span.start < _SHORTEST_GROUPED else (span.end, last_group)
 
 
 def _is_glued(text: str, span: Span) -> bool:

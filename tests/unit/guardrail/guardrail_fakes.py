@@ -1,0 +1,42 @@
+"""Fakes for the guardrail's tests: a detector that does as it is told, and a guardrail around memory."""
+
+from collections.abc import Iterable
+
+from servicekit.domain.verdict import Finding
+
+from services.guardrail.checking import Decision
+from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
+
+
+class ToldDetector:
+    """Finds what it was given, or raises it; counts how often it was asked."""
+
+    version = "1"
+    surfaces = EVERY_SURFACE
+    redacts = True
+
+    def __init__(self, detector_id: str, findings: Iterable[Finding] | Exception = ()) -> None:
+        self.id = detector_id
+        self.findings = findings
+        self.asked = 0
+
+    def find(self, subject: Subject) -> Iterable[Finding]:
+        """What it was told."""
+        self.asked += 1
+        if isinstance(self.findings, Exception):
+            raise self.findings
+        return self.findings
+
+
+class Recorded:
+    """Takes decisions in, or raises."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+        self.error: Exception | None = None
+
+    async def __call__(self, decision: Decision, left_s: float | None) -> None:
+        """Keep the decision."""
+        if self.error:
+            raise self.error
+        self.decisions.append(decision)
