@@ -21,7 +21,7 @@ MEDIA_TYPES = {
     ".html": "text/html",
     ".htm": "text/html",
 }
-BATCH_DOCUMENTS = 32
+BATCH_DOCUMENTS = 64
 BATCH_BYTES = 1_000_000
 _SOME_REFUSED = 6
 

@@ -1,6 +1,6 @@
 """Brings a service up and takes it down, in one fixed order, every wait bounded.
 
-Up: settings → adapters → gRPC with health NOT_SERVING → consumers → readiness pings → SERVING.
+Up: settings → adapters → gRPC with health NOT_SERVING → consumers begin to join → readiness pings → SERVING.
 Down: NOT_SERVING → short drain → consumers stop → gRPC and HTTP stop → tasks → drain hooks → adapters in reverse.
 Driven by `runtime.service.run`, and by `testing.in_process` in tests.
 """
@@ -55,6 +55,7 @@ class Lifecycle(Generic[SettingsT]):
         self._server: RpcServer | None = None
         self._status: StatusServer | None = None
         self._http: HttpServer | None = None
+        self._joining: asyncio.Task[None] | None = None
 
     async def up(self, tasks: asyncio.TaskGroup) -> None:
         """Start everything, tasks in the given group; on return the ports are open and readiness is being watched."""
@@ -63,7 +64,7 @@ class Lifecycle(Generic[SettingsT]):
         await self._start_rpc(self._service)
         if self._service.http is not None:
             await self._start_http(self._service)
-        await self._start_consumers(self._service)
+        self._start_consumers(self._service)
         for task in self._service.tasks:
             self._spawn(task.name, task.run)
         assert self.readiness is not None
@@ -75,6 +76,9 @@ class Lifecycle(Generic[SettingsT]):
         if self.readiness is not None:
             await self._step("leave", self.readiness.leave())
             await asyncio.sleep(settings.drain_s)
+        if self._joining is not None and not self._joining.done():
+            self._joining.cancel()
+            await asyncio.wait({self._joining}, timeout=STEP_S)
         if self._service is not None and self._service.bus is not None:
             await self._step("consumers", self._service.bus.stop_consuming(), bound_s=STEP_S)
         if self._server is not None:
@@ -119,12 +123,16 @@ class Lifecycle(Generic[SettingsT]):
         self.http_port = self._http.bind()
         self._spawn("http", self._http.serve)
 
-    async def _start_consumers(self, service: Service) -> None:
+    def _start_consumers(self, service: Service) -> None:
+        """Join the groups beside everything else.
+
+        After a kill -9 a group opens only once its dead member is given up; calls need not wait for that.
+        """
         if service.bus is None or not service.subscriptions:
             return
         for subscription in service.subscriptions:
             service.bus.subscribe(subscription)
-        await service.bus.start_consuming()
+        self._joining = self._spawn("consumers", service.bus.start_consuming)
 
     def _log_ready(self) -> None:
         fields = {"http_port": self.http_port} if self.http_port else {}
@@ -144,9 +152,11 @@ class Lifecycle(Generic[SettingsT]):
             stops.append(self._http.stop())
         await asyncio.gather(*stops)
 
-    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         assert self._tasks is not None
-        self._running.append(self._tasks.create_task(self._supervised(name, run), name=name))
+        task = self._tasks.create_task(self._supervised(name, run), name=name)
+        self._running.append(task)
+        return task
 
     async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run a task; one that raises takes the service down in order, to be started afresh from outside."""
