@@ -34,7 +34,8 @@ def configure_logging(
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        # Plain tracebacks: a pretty one shows local variables, and those hold what was asked.
+        else [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *renderers],

@@ -74,6 +74,18 @@ def test_console_is_for_people(stream: io.StringIO) -> None:
     assert not stream.getvalue().startswith("{")
 
 
+def test_console_traceback_shows_no_variables(stream: io.StringIO) -> None:
+    """A traceback for people names the error and the place, never what the variables there hold."""
+    configure_logging(service="gateway", log_format="console", stream=stream)
+    question = "my-address-is-ann"
+    try:
+        int(question[:0])
+    except ValueError:
+        structlog.get_logger().exception("work.failed")
+    assert "ValueError" in stream.getvalue()
+    assert question not in stream.getvalue()
+
+
 def test_odd_values_are_written(stream: io.StringIO) -> None:
     """Whatever a field holds, the line is JSON."""
     configure_logging(service="retriever", stream=stream)
