@@ -27,7 +27,7 @@ from servicekit.telemetry.metrics import counter
 from servicekit.telemetry.tracing import TRACEPARENT, span
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -97,6 +97,8 @@ class OpenAiApi:
                 budget = Budget.from_remaining(self._limits.deadline_s)
                 set_budget(budget)
                 await work(_Call(request, reply, caller, budget))
+            except ClientDisconnect:
+                log.info("http.disconnected")
             except Exception as error:  # noqa: BLE001  # the edge: whatever it is becomes a status
                 await _tell(error, reply)
             finally:
@@ -147,17 +149,25 @@ class OpenAiApi:
         """The body as a JSON object, bounded in size and time.
 
         Raises:
-            InvalidRequest: too large, no JSON, no object, or text that is not Unicode.
+            InvalidRequest: too large, too slow, no JSON, no object, or text that is not Unicode.
+            ClientDisconnect: the client went away before its end.
         """
         body = bytearray()
-        async with asyncio.timeout(self._limits.slow_reader_s):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > self._limits.max_body_bytes:
-                    raise InvalidRequest(
-                        f"the body must hold at most {self._limits.max_body_bytes} bytes; send less",
-                        reason="BODY_TOO_LARGE",
-                    )
+        limits = self._limits
+        try:
+            async with asyncio.timeout(limits.slow_reader_s):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > limits.max_body_bytes:
+                        raise InvalidRequest(
+                            f"the body must hold at most {limits.max_body_bytes} bytes; send less",
+                            reason="BODY_TOO_LARGE",
+                        )
+        except TimeoutError as exc:
+            raise InvalidRequest(
+                f"the body must arrive within {limits.slow_reader_s:g} s; send all of it at once",
+                reason="BODY_TOO_SLOW",
+            ) from exc
         return parse_body(bytes(body))
 
 
@@ -209,7 +219,7 @@ async def _unless_disconnected(request: Request, work: Awaitable[None]) -> None:
         nonlocal gone
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        gone = True
+        gone = not worker.done()  # a reply that is complete reads as a disconnect as well
         worker.cancel()
 
     async with task_group() as group:

@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 from binnacle.events.v1 import interaction_completed_pb2 as event_pb
+from structlog.testing import capture_logs
 
 from tests.integration.gateway_stack import Backends, RunningGateway, running_gateway
 
@@ -285,6 +286,44 @@ async def test_bad_bodies_are_bad_requests(tmp_path: Path) -> None:
                 assert response.headers["x-request-id"]
                 good = json.dumps({"model": "default", "messages": MESSAGES})
                 assert (await client.post("/chat/completions", content=good)).status_code == 200
+
+
+async def test_body_that_dawdles_is_a_bad_request(tmp_path: Path) -> None:
+    """A body whose rest does not come in time is the client's fault, told as such, and no error of ours."""
+    async with running_gateway(tmp_path, slow_reader_s=0.2) as gateway:
+        reader, writer = await _half_a_body(gateway)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def test_client_that_leaves_amid_its_body_is_no_error(tmp_path: Path) -> None:
+    """Hanging up before the body's end is noted, not logged as a failure; a whole exchange is noted as neither."""
+    async with running_gateway(tmp_path) as gateway, _client(gateway) as client:
+        with capture_logs() as lines:
+            _, writer = await _half_a_body(gateway)
+            writer.close()
+            await _until(lambda: any(line["event"] == "http.disconnected" for line in lines))
+        assert not [line for line in lines if line["log_level"] == "error"]
+        with capture_logs() as lines:
+            await client.chat.completions.create(
+                model="default", messages=MESSAGES, extra_headers={"connection": "close"}
+            )
+            await client.models.list()
+        assert not [line for line in lines if line["event"] == "http.disconnected"]
+
+
+async def _half_a_body(gateway: RunningGateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = httpx.URL(gateway.http_url)
+    assert url.port is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nauthorization: Bearer {gateway.api_key}\r\n"
+        'content-type: application/json\r\ncontent-length: 500\r\n\r\n{"messages"'
+    )
+    writer.write(head.encode())
+    await writer.drain()
+    return reader, writer
 
 
 async def test_unknown_paths_and_methods_have_openai_shape(tmp_path: Path) -> None:
