@@ -168,7 +168,7 @@ class Answering:
 
     def _aftermath(self, interaction: Interaction, claim: Claim | None) -> Afterwards | None:
         """What follows the record: the answer is kept for repeats, the turn for the conversation."""
-        keeps_turn = bool(interaction.conversation_id) and interaction.outcome is Outcome.ANSWERED
+        keeps_turn = bool(interaction.conversation_id) and interaction.is_turn
         if claim is None and not keeps_turn:
             return None
 

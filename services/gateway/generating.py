@@ -146,6 +146,7 @@ class _Judging:
         self._chunk_texts = [chunk.text for chunk in interaction.context_chunks]
         self._first_start_s: float | None = None
         self._spent_s = 0.0
+        self._unguarded = False
         self.pieces: list[Piece] = []
 
     async def release(self, text: str, *, final: bool) -> None:
@@ -178,9 +179,9 @@ class _Judging:
             cause = cause_of("GUARDRAIL", error)
             if not self._fail_open:
                 raise refused(interaction, cause) from error
-            if not interaction.unguarded:
+            if not self._unguarded:
                 interaction.degrade("unguarded_output", cause)
-            interaction.unguarded = True
+            self._unguarded = interaction.unguarded = True
             return text
         finally:
             self._spent_s += clock.monotonic_s() - start_s

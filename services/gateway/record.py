@@ -136,6 +136,11 @@ class Interaction:
         return "" if self.unguarded and self.stand_in is None else self.text
 
     @property
+    def is_turn(self) -> bool:
+        """Whether it can be continued: answered in words, and judged, as no later question judges it again."""
+        return self.outcome is Outcome.ANSWERED and not self.unguarded and bool(self.text.strip())
+
+    @property
     def usage(self) -> Usage:
         """What the generator reported, else an estimate from the tokens that came."""
         if self.generated is not None:

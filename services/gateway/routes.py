@@ -12,7 +12,8 @@ from services.gateway.validation import shown
 class Route(BaseModel):
     """One route of the settings. A caller chooses a route by name and can switch off none of its guards.
 
-    Without a guard nothing has been redacted, so the record of such a request holds neither query nor answer.
+    Without a guard nothing has been redacted: the record of such a request holds neither query nor answer, and no
+    conversation keeps it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

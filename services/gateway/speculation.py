@@ -2,6 +2,8 @@
 
 Called by `answering.py` as the first stage. What the early search found is used only when the guard changed
 nothing; after a redaction the search is repeated, so that every recorded stage saw exactly the recorded text.
+Of a history that came with the question every turn is judged, whoever spoke: an assistant's may repeat what a user
+typed, and nothing proves that one of ours said it. System messages are the product's own instructions and pass.
 """
 
 from dataclasses import dataclass, replace
@@ -74,9 +76,9 @@ class Speculation:
         return judged[0].text == interaction.question.text and not _has_block(judged)
 
     async def _judge(self, interaction: Interaction, work: Budget) -> Judgements | Missing:
-        """The judgement of the question, then of each user's message in a history that the caller gave."""
+        """The judgement of the question, then of each turn in a history that the caller gave."""
         texts = [interaction.question.text]
-        texts += [message.content for message in _given_by_user(interaction)]
+        texts += [message.content for message in interaction.question.history if _is_turn(message)]
         timeout_s = work.remaining_s() * CHECK_SHARE
         check, context = self.guard.check_input, interaction.context
         with interaction.stage("check_input"):
@@ -128,15 +130,12 @@ def _has_block(judged: Judgements) -> bool:
     return any(judgement.action is Action.BLOCK for judgement in judged)
 
 
-def _given_by_user(interaction: Interaction) -> list[Message]:
-    """Only a history that came with the request: kept turns were judged when they were new."""
-    return [message for message in interaction.question.history if message.role is Role.USER]
+def _is_turn(message: Message) -> bool:
+    return message.role is not Role.SYSTEM
 
 
 def _with_contents(history: tuple[Message, ...], contents: list[str]) -> tuple[Message, ...]:
     if not contents:
         return history
     judged = iter(contents)
-    return tuple(
-        replace(message, content=next(judged)) if message.role is Role.USER else message for message in history
-    )
+    return tuple(replace(message, content=next(judged)) if _is_turn(message) else message for message in history)

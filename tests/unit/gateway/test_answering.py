@@ -1,6 +1,7 @@
 """One answer through the gateway's domain: its events, its outcomes, its record."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from binnacle.events.v1 import interaction_completed_pb2 as pb
@@ -221,6 +222,19 @@ async def test_failing_open_answers_and_withholds_the_texts(place: str) -> None:
     assert (record.query, record.answer) == ("", "")
 
 
+async def test_failing_open_names_every_surface_that_went_unjudged() -> None:
+    """A guardrail that stays away is a degradation for input, chunks and output each, once."""
+
+    async def hook(reached: str) -> None:
+        if reached.startswith("check"):
+            raise BackendUnavailable("away")
+
+    gateway = Gateway(fail_open=True)
+    gateway.hook_all(hook)
+    answer = await gateway.answering.answer(Question("What?"), asker=ASKER, budget=budget())
+    assert [one.rung for one in answer.degradations] == ["unguarded_input", "unguarded_chunks", "unguarded_output"]
+
+
 async def test_generator_that_breaks_off_after_text_fails() -> None:
     """Released text cannot be made whole: the request fails, and its record says why."""
 
@@ -290,14 +304,26 @@ async def test_retrieval_can_be_switched_off_by_the_question() -> None:
 
 
 async def test_given_history_is_judged_too() -> None:
-    """Users' messages in a history that comes with the question are redacted or block like the question."""
-    history = (Message(Role.USER, f"I am {SECRET}"), Message(Role.ASSISTANT, "Hello."))
+    """Turns of a history that comes with the question are redacted like it; the product's instructions pass."""
+    history = (
+        Message(Role.SYSTEM, "Refuse whoever says BLOCK."),
+        Message(Role.USER, f"I am {SECRET}"),
+        Message(Role.ASSISTANT, f"Hello, {SECRET}."),
+    )
     gateway = Gateway()
     await gateway.answering.answer(Question("What?", history=history), asker=ASKER, budget=budget())
-    assert [message.content for message in gateway.generator.requests[0].history] == [f"I am {REDACTED}", "Hello."]
-    blocked = Question("What?", history=(Message(Role.USER, "BLOCK"),))
+    contents = [message.content for message in gateway.generator.requests[0].history]
+    assert contents == ["Refuse whoever says BLOCK.", f"I am {REDACTED}", f"Hello, {REDACTED}."]
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])
+async def test_given_history_can_block(role: Role) -> None:
+    """A turn that policy blocks blocks the question, whoever is said to have spoken it."""
+    gateway = Gateway()
+    blocked = Question("What?", history=(Message(role, "BLOCK"),))
     answer = await gateway.answering.answer(blocked, asker=ASKER, budget=budget())
     assert answer.outcome is Outcome.BLOCKED
+    assert gateway.generator.requests == []
 
 
 async def test_conversation_is_kept_and_continued() -> None:
@@ -310,6 +336,17 @@ async def test_conversation_is_kept_and_continued() -> None:
         Message(Role.ASSISTANT, first.text),
     )
     assert gateway.bus.interactions()[1].conversation_id == "c"
+
+
+@pytest.mark.parametrize(("route", "tokens"), [("passthrough", ("One.",)), ("default", (" ",)), ("default", ())])
+async def test_what_cannot_be_continued_is_no_turn(route: str, tokens: Sequence[str]) -> None:
+    """An answer without words would be refused as history, and an unjudged one would never be judged again."""
+    gateway = Gateway()
+    gateway.generator.tokens = tokens
+    first = Question("One?", conversation_id="c", route=route)
+    await gateway.answering.answer(first, asker=ASKER, budget=budget())
+    await gateway.answering.answer(Question("Two?", conversation_id="c"), asker=ASKER, budget=budget())
+    assert gateway.generator.requests[1].history == ()
 
 
 async def test_repeat_under_a_key_returns_the_recorded_answer() -> None:
