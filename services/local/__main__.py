@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from servicekit.errors import BinnacleError
+from servicekit.errors import BinnacleError, InvalidRequest
 
 from services.local.layout import PREFERRED_PORTS, Layout, choose_ports
 from services.local.process import StartFailed
@@ -27,7 +27,7 @@ EMBEDDED_BROKER_WARNING = """\
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM; 0 after a clean stop, 1 when something did not start, 2 on wrong usage."""
+    """Run until SIGINT or SIGTERM; 0: a clean stop, 1: something did not start, 2: wrong usage or a folder in use."""
     options = _parser().parse_args(arguments)
     try:
         ports = choose_ports(dict(options.port), free=options.free_ports)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_to_end(work: Coroutine[None, None, None]) -> int:
-    """Run it; 1 when a process of the stack did not start, after saying which and why."""
+    """Run it; 1 when a process of the stack did not start, 2 when none could, after saying which and why."""
     status = 0
     try:
         asyncio.run(work)
@@ -50,10 +50,14 @@ def run_to_end(work: Coroutine[None, None, None]) -> int:
         for exc in _leaves(failed):
             say(str(exc))
         status = 1
+    except* InvalidRequest as refused:
+        for exc in _leaves(refused):
+            say(str(exc))
+        status = 2
     return status
 
 
-def _leaves(group: BaseExceptionGroup[StartFailed]) -> Iterator[StartFailed]:
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
     for exc in group.exceptions:
         if isinstance(exc, BaseExceptionGroup):
             yield from _leaves(exc)

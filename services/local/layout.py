@@ -3,11 +3,13 @@
 Pure but for choosing free ports and writing keys; used by `supervisor.py` and by the stack's tests.
 """
 
+import fcntl
 import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +125,25 @@ class Layout:
             _, secret = create_key(self.secret("api_keys.json"), tenant=TENANT, scopes=("*",))
             write_private(plain, secret.encode("ascii"))
         return plain.read_text(encoding="ascii")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the folder to oneself, until the block or the process ends: a second stack would ruin both.
+
+        Raises:
+            InvalidRequest: another stack has it.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.data_dir / ".lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InvalidRequest(
+                    f"{self.data_dir} is in use by a stack that is running: stop that one, "
+                    "or choose another folder with --data",
+                    field="data",
+                ) from None
+            yield
 
     def write_stack_file(self, *, api_key: str, kafka: str) -> None:
         """Tell other programs where everything is; readable by this user alone."""

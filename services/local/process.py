@@ -4,6 +4,7 @@ Used by `supervisor.py`; knows nothing of what it runs.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -44,7 +45,7 @@ class SupervisedProcess:
         self.restarts = 0
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -65,25 +66,30 @@ class SupervisedProcess:
         """Restart the process whenever it ends by itself; returns after `stop`."""
         loop = asyncio.get_running_loop()
         backoff_s = _FIRST_BACKOFF_S
-        while not self._stopping and self._process is not None:
+        while not self._stopping.is_set() and self._process is not None:
             started = loop.time()
             status = await self._process.wait()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             backoff_s = _FIRST_BACKOFF_S if loop.time() - started > _STEADY_AFTER_S else backoff_s
             self._say(
                 f"{self.command.name} ended ({_told(status)}); restarting in {backoff_s:g} s, log {self.log_path}"
             )
-            await asyncio.sleep(backoff_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), backoff_s)
+                return
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
             self.restarts += 1
             await self._restart()
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL to what is left after the grace."""
-        self._stopping = True
-        process = self._process
-        if process is None or process.returncode is not None:
+        self._stopping.set()
+        if self._process is not None:
+            await self._end(self._process)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
             return
         process.send_signal(signal.SIGTERM)
         try:
@@ -94,12 +100,11 @@ class SupervisedProcess:
             await process.wait()
 
     async def _restart(self) -> None:
-        if self._stopping:
-            return
         try:
             await self.start()
         except StartFailed as exc:
-            self._say(str(exc))
+            if not self._stopping.is_set():
+                self._say(str(exc))
         else:
             self._say(f"{self.command.name} is back (process {self.pid}, restart {self.restarts})")
 
@@ -114,6 +119,8 @@ class SupervisedProcess:
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+        if self._stopping.is_set():  # `stop` came while there was no process to end
+            await self._end(self._process)
 
     async def _wait_ready(self) -> None:
         process = self._process

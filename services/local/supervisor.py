@@ -119,14 +119,18 @@ async def run_stack(
     """Start the stack, watch it while the block runs, and stop it whatever happened.
 
     `kafka` names a broker that runs already (`host:port`); without it the embedded one is started.
+
+    Raises:
+        InvalidRequest: another stack runs in the layout's folder.
     """
-    stack = LocalStack(layout, say=say, kafka=kafka)
-    async with asyncio.TaskGroup() as watchers:
-        try:
-            await stack.start(watchers)
-            yield stack
-        finally:
-            await stack.stop()
+    with layout.held():
+        stack = LocalStack(layout, say=say, kafka=kafka)
+        async with asyncio.TaskGroup() as watchers:
+            try:
+                await stack.start(watchers)
+                yield stack
+            finally:
+                await stack.stop()
 
 
 async def _answers(port: int, path: str) -> bool:

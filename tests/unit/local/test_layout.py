@@ -9,6 +9,7 @@ import pytest
 from servicekit.errors import InvalidRequest
 
 from services.local.layout import PREFERRED_PORTS, SERVICES, Layout, choose_ports
+from services.local.supervisor import run_stack
 
 
 def test_free_ports_are_all_different() -> None:
@@ -40,6 +41,20 @@ def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
     assert layout.prepare() == first
     for file in (layout.data_dir / "secrets").iterdir():
         assert not stat.S_IMODE(file.stat().st_mode) & 0o077, file.name
+
+
+async def test_a_folder_holds_one_stack(tmp_path: Path) -> None:
+    """A second stack in a folder is refused before it touches anything, and the first one's files stay."""
+    ports = choose_ports({}, free=True)
+    layout = Layout(tmp_path, ports, overrides={})
+    with layout.held():
+        layout.write_stack_file(api_key=layout.prepare(), kafka="127.0.0.1:9")
+        with pytest.raises(InvalidRequest, match="--data"):
+            async with run_stack(Layout(tmp_path, ports, overrides={}), say=print):
+                pytest.fail("it started")
+        assert layout.stack_file.exists()
+    with layout.held():
+        pass
 
 
 def test_the_stack_file_names_every_service(tmp_path: Path) -> None:

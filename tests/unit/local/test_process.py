@@ -1,6 +1,7 @@
 """A supervised process is started, restarted after a crash, and stopped."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -85,3 +86,30 @@ async def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     await _started(process, work)
     assert process.pid is None
     assert any("killed" in line for line in told)
+
+
+async def test_stop_does_not_wait_for_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop during the back-off ends the watch at once, and nothing is started any more."""
+    monkeypatch.setattr("services.local.process._FIRST_BACKOFF_S", 60.0)
+    told: list[str] = []
+    process = SupervisedProcess(_command(tmp_path / "up"), log_dir=tmp_path, say=told.append)
+    await process.start()
+    watching = asyncio.create_task(process.watch())
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    await _until(lambda: any("restarting in 60 s" in line for line in told))
+    async with asyncio.timeout(5):
+        await process.stop()
+        await watching
+    assert process.pid is None
+
+
+async def test_a_stop_amid_a_restart_leaves_no_process(tmp_path: Path) -> None:
+    """A process that is born while its supervisor stops is ended like any other."""
+    process = SupervisedProcess(_command(tmp_path / "up"), log_dir=tmp_path, say=lambda _: None)
+    starting = asyncio.create_task(process.start())
+    await asyncio.sleep(0)
+    await process.stop()
+    with contextlib.suppress(StartFailed):
+        await starting
+    assert process.pid is None
