@@ -99,14 +99,17 @@ class FeedbackDesk:
         return recorded
 
     async def _redacted(self, feedback: Feedback, budget: Budget) -> Feedback:
-        correction, comment = feedback.correction, feedback.comment
-        if correction:
-            correction = await self._judged("correction", correction, feedback, budget)
-        if comment:
-            comment = await self._judged("comment", comment, feedback, budget)
-        return replace(feedback, correction=correction, comment=comment)
+        """Its texts as the guard leaves them, a label too: whatever can be typed can hold an address."""
+        return replace(
+            feedback,
+            correction=await self._judged("correction", feedback.correction, feedback, budget),
+            label=await self._judged("label", feedback.label, feedback, budget),
+            comment=await self._judged("comment", feedback.comment, feedback, budget) or "",
+        )
 
-    async def _judged(self, field: str, text: str, feedback: Feedback, budget: Budget) -> str:
+    async def _judged(self, field: str, text: str | None, feedback: Feedback, budget: Budget) -> str | None:
+        if not text:
+            return text
         judgement = await self.guard.check_input(
             text,
             context=CheckContext(request_id=feedback.request_id),

@@ -66,6 +66,14 @@ async def test_texts_are_redacted() -> None:
     assert (bus.events[0].message.correction, bus.events[0].message.comment) == (f"Ask {REDACTED}", f"{REDACTED}!")
 
 
+async def test_label_is_redacted() -> None:
+    """A label is free text: what the guard finds in it does not reach the event."""
+    bus = FakeBus()
+    feedback = Feedback(IDS.new("acme"), FeedbackKind.LABEL, label=f"call {SECRET}")
+    await _desk(bus).record(feedback, asker=ASKER, budget=budget())
+    assert bus.events[0].message.label == f"call {REDACTED}"
+
+
 async def test_blocked_text_is_refused() -> None:
     """A text that policy blocks is not recorded, and the field is named."""
     with pytest.raises(InvalidRequest) as caught:

@@ -177,7 +177,9 @@ class Question(_message.Message):
     INVALID_ARGUMENT with another question under the same key. At most 128 characters; empty: none.
     """
     conversation_id: _builtins.str
-    """Continues a conversation of this tenant, or starts one under this id; at most 128 characters; empty: none."""
+    """Continues a conversation of this tenant, or starts one under this id; at most 128 characters; empty: none.
+    Answers of a route without guards are no part of it.
+    """
     end_user_id: _builtins.str
     """The end user, as a pseudonym of the product's; at most 128 characters."""
     project: _builtins.str
@@ -198,7 +200,9 @@ class Question(_message.Message):
     """How chunks are retrieved, or that none are; default: as the route says."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[_text_pb2.Message]:
-        """Earlier messages, oldest first, at most 64; given, they take the place of the kept conversation."""
+        """Earlier messages, oldest first, at most 64; given, they take the place of the kept conversation. Users' and
+        assistants' are guarded like the question; system messages, the product's own instructions, are not.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -641,7 +645,7 @@ class RecordFeedbackRequest(_message.Message):
     correction: _builtins.str
     """The right answer, 1 to 8,192 characters; redacted before it is recorded."""
     label: _builtins.str
-    """1 to 64 characters."""
+    """1 to 64 characters; redacted before it is recorded."""
     author: _builtins.str
     """Who says so, as a pseudonym; at most 128 characters."""
     supersedes: _builtins.str
