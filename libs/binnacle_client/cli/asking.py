@@ -45,8 +45,6 @@ async def _ask(question: str, options: QuestionOptions, *, timeout_s: float, as_
 
 
 def _print_sources(answer: Answer) -> None:
-    if answer.outcome == "blocked":
-        console.print(answer.text, markup=False)
     console.print()
     seen: dict[str, Citation] = {}
     for citation in answer.citations:
