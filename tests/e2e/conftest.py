@@ -1,5 +1,6 @@
 """The whole stack as real processes, once for all end-to-end tests; started by its own command line."""
 
+import contextlib
 import json
 import os
 import signal
@@ -44,8 +45,9 @@ class RunningStack:
     def service_pid(self, name: str) -> int:
         """The process id of a service, as the operating system sees it."""
         for child in psutil.Process(self.supervisor_pid).children():
-            if child.is_running() and f"services.{name}" in child.cmdline():
-                return child.pid
+            with contextlib.suppress(psutil.Error):  # a zombie, or gone meanwhile
+                if f"services.{name}" in child.cmdline():
+                    return child.pid
         raise LookupError(f"no process runs services.{name}")
 
     def binnacle(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

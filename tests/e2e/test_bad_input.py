@@ -235,11 +235,19 @@ def test_no_key_or_a_wrong_one_is_unauthenticated(call: Call, service: str, key:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_expired_deadline_is_deadline_exceeded(call: Call, service: str) -> None:
-    """A call without time left ends as such, and the next one works."""
+    """A call whose time is over ends as such, and the next one works."""
     rpc, request = _WORKING[service]
-    error = _refused(call, service, rpc, request.SerializeToString(), timeout_s=0.000001)
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    call(service, rpc, request.SerializeToString())
+    body = request.SerializeToString()
+    for _ in range(20):  # the quickest calls may come back before gRPC's timer is looked at
+        try:
+            call(service, rpc, body, timeout_s=0.0001)
+        except grpc.RpcError as error:
+            ended = error.code()
+            break
+    else:
+        pytest.fail("a deadline of 100 µs was met 20 times")
+    assert ended is grpc.StatusCode.DEADLINE_EXCEEDED
+    call(service, rpc, body)
 
 
 def test_a_refused_document_does_not_hinder_the_others(call: Call) -> None:
