@@ -11,6 +11,7 @@ it repeats.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from servicekit.domain.sentences import STOP_WORDS, Sentence, split_sentences, stem
 from servicekit.domain.verdict import Span
@@ -19,6 +20,7 @@ GROUNDING_VERSION = "lexical-1"
 UNSUPPORTED = 0.5
 """A sentence with less support than this is unsupported."""
 
+_KEPT_CHUNKS = 512
 _CAP = 0.4
 _FUNCTION_WEIGHT = 0.3
 _MARKED_WEIGHT = 2.0
@@ -90,15 +92,10 @@ class _Word:
 
 
 class Evidence:
-    """Chunks prepared once, to judge any number of answers or pieces of one."""
+    """Chunks prepared to judge any number of answers, or pieces of one."""
 
     def __init__(self, chunk_texts: Sequence[str]) -> None:
-        self._texts = tuple(chunk_texts)
-        self._lowered = tuple(text.lower() for text in self._texts)
-        self._terms = tuple(frozenset(_terms(text)) for text in self._texts)
-        self._all_terms = frozenset[str]().union(*self._terms)
-        self._numbers = frozenset(number for text in self._texts for number in _numbers(text))
-        self._sentences: dict[int, tuple[_Statement, ...]] = {}
+        self._chunks = tuple(_chunk(text) for text in chunk_texts)
 
     def ground(self, answer: str) -> Grounding:
         """Judge one answer."""
@@ -117,35 +114,54 @@ class Evidence:
         if not weight:
             return SentenceSupport(span, 1.0, 0.0)
         best, support = self._best_chunk(words, weight)
-        numbers = tuple(number for number in _numbers(text) if number not in self._numbers)
+        numbers = tuple(
+            number for number in _numbers(text) if not any(number in chunk.numbers for chunk in self._chunks)
+        )
         identifiers = tuple(name for name in _identifiers(text) if not self._holds(name))
-        negation = support >= _SAME_STATEMENT and self._negation_differs(text, best)
+        negation = best is not None and support >= _SAME_STATEMENT and best.negation_differs(text)
         if numbers or identifiers or negation:
             support = min(support, _CAP)
         return SentenceSupport(span, support, weight, numbers, identifiers, negation)
 
-    def _best_chunk(self, words: Sequence[_Word], weight: float) -> tuple[int, float]:
-        best, support = -1, 0.0
-        for position, terms in enumerate(self._terms):
-            share = sum(word.weight for word in words if word.term in terms) / weight
+    def _best_chunk(self, words: Sequence[_Word], weight: float) -> tuple["_Chunk | None", float]:
+        best, support = None, 0.0
+        for chunk in self._chunks:
+            share = sum(word.weight for word in words if word.term in chunk.terms) / weight
             if share > support:
-                best, support = position, share
+                best, support = chunk, share
         return best, support
 
     def _holds(self, name: str) -> bool:
         """The identifier as it stands, or, for `module.name`, all of its parts somewhere in one chunk."""
         lowered = name.lower()
         parts = lowered.split(".")
-        return any(lowered in text or all(part in text for part in parts) for text in self._lowered)
+        return any(lowered in chunk.lowered or all(part in chunk.lowered for part in parts) for chunk in self._chunks)
 
-    def _negation_differs(self, text: str, chunk: int) -> bool:
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk's text as sets; what only negation needs is worked out when it is asked for."""
+
+    text: str
+    lowered: str
+    terms: frozenset[str]
+    numbers: frozenset[str]
+
+    @cached_property
+    def statements(self) -> tuple["_Statement", ...]:
+        return tuple(_Statement.of(sentence.text) for sentence in split_sentences(self.text))
+
+    def negation_differs(self, text: str) -> bool:
+        """Whether this chunk says what `text` says, and everywhere with the other sign."""
         statement = _Statement.of(text)
-        if not statement.terms:
-            return False
-        if chunk not in self._sentences:
-            self._sentences[chunk] = tuple(_Statement.of(s.text) for s in split_sentences(self._texts[chunk]))
-        same = [other for other in self._sentences[chunk] if statement.repeats(other)]
+        same = [other for other in self.statements if statement.repeats(other)] if statement.terms else []
         return bool(same) and all(other.negated != statement.negated for other in same)
+
+
+@lru_cache(maxsize=_KEPT_CHUNKS)
+def _chunk(text: str) -> _Chunk:
+    """An answer is judged piece by piece against the same chunks: they are prepared once."""
+    return _Chunk(text, text.lower(), frozenset(_terms(text)), frozenset(_numbers(text)))
 
 
 @dataclass(frozen=True, slots=True)

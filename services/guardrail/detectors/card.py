@@ -13,6 +13,7 @@ from services.guardrail.linear import LinearPattern
 _NUMBER = LinearPattern(
     r"\b(?:\d{12,19}|\d{4}[ \-]\d{4}[ \-]\d{4}[ \-]\d{1,4}(?:[ \-]\d{1,3})?|\d{4}[ \-]\d{6}[ \-]\d{4,5})\b"
 )
+_SURE, _UNSURE = 0.95, 0.5
 _SHORTEST_GROUPED, _LONGEST = 16, 48
 _GROUP_END = LinearPattern(r"[ \-]")
 _GLUE = frozenset("-._/")
@@ -38,22 +39,26 @@ class CardDetector:
                 span, score = _from(text, start)
                 if score:
                     yield Finding("pii.card", score, span, "CARD", "A payment card number.")
-                    done = span.end
-                start = span.end
+                if score >= _SURE:
+                    done = start = span.end
+                else:
+                    start = _next_group(text, span)
 
 
 def _from(text: str, start: int) -> tuple[Span, float]:
-    """The number that begins at `start` and its score; or what to skip, and 0."""
+    """The first number that begins at `start` or soon after, and its score; or what to skip, and 0."""
     found = _NUMBER.first(text[start : start + _LONGEST])
     if not found:
         return Span(start, start + _LONGEST), 0.0
     span = Span(start + found.start, start + found.end)
-    for end in _ends(text, span):
-        score = _score(text, Span(span.start, end))
-        if score:
-            return Span(span.start, end), score
+    scored = [(Span(span.start, end), _score(text, Span(span.start, end))) for end in _ends(text, span)]
+    return max(scored, key=lambda pair: pair[1])
+
+
+def _next_group(text: str, span: Span) -> int:
+    """By chance one number in ten passes: what is not sure may hide another that begins inside of it."""
     group_end = _GROUP_END.first(text[span.start : span.end])
-    return Span(start, span.start + group_end.end if group_end else span.end), 0.0
+    return span.start + group_end.end if group_end else span.end
 
 
 def _ends(text: str, span: Span) -> tuple[int, ...]:
@@ -76,4 +81,4 @@ def _score(text: str, span: Span) -> float:
         brand = PaymentCardNumber.validate_brand(digits)
     except PydanticCustomError:
         return 0.0
-    return 0.5 if brand == PaymentCardBrand.other else 0.95
+    return _UNSURE if brand == PaymentCardBrand.other else _SURE

@@ -11,7 +11,7 @@ from typing import Protocol
 from servicekit.domain.grounding import Grounding, ground
 from servicekit.domain.verdict import Finding, Surface
 
-from services.guardrail.normalizing import NormalizedText
+from services.guardrail.normalizing import NormalizedText, normalize
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Subject:
     @cached_property
     def grounding(self) -> Grounding | None:
         """Support by the chunks, worked out once; None without chunks."""
-        return ground(self.text, self.chunk_texts) if self.chunk_texts else None
+        return ground(self.text, [normalize(text).text for text in self.chunk_texts]) if self.chunk_texts else None
 
 
 class Detector(Protocol):
