@@ -13,12 +13,12 @@ from binnacle_client.answers import DocumentInput
 
 # Pure-Python modules whose docstrings read as documentation; importing them has no effects.
 MODULES = """
-    abc argparse ast asyncio.locks asyncio.queues asyncio.streams asyncio.tasks asyncio.timeouts
-    asyncio.taskgroups bisect collections concurrent.futures contextlib copy csv dataclasses datetime dis enum
-    fnmatch fractions functools getpass glob hashlib heapq hmac inspect itertools json logging math numbers
-    operator os.path pathlib pickle pprint queue random re sched secrets shlex shutil signal statistics string
-    struct subprocess sys tempfile textwrap threading time trace traceback types urllib.parse uuid warnings
-    zoneinfo
+    abc argparse ast asyncio.locks asyncio.queues asyncio.streams asyncio.taskgroups asyncio.tasks
+    asyncio.timeouts bisect calendar collections concurrent.futures contextlib copy csv dataclasses datetime dis
+    enum fnmatch fractions functools getpass glob gzip hashlib heapq hmac inspect io ipaddress itertools json
+    logging math numbers operator os os.path pathlib pickle pprint queue random re sched secrets shlex shutil
+    signal statistics string struct subprocess sys tempfile textwrap threading time trace traceback types typing
+    urllib.parse uuid warnings weakref zoneinfo
 """.split()  # noqa: SIM905  # reads as text
 _MIN_DOC_CHARS = 60
 
