@@ -15,7 +15,8 @@ from pathlib import Path
 
 from servicekit.errors import InvalidRequest
 from servicekit.rpc.api_keys import create_key
-from servicekit.rpc.keyfiles import ensure_hmac_key, ensure_token_keys, write_private
+from servicekit.rpc.init_keys import API_KEYS, REQUEST_ID_KEY, TOKEN_PRIVATE_KEY, TOKEN_PUBLIC_KEY, init_keys
+from servicekit.rpc.keyfiles import write_private
 
 HOST = "127.0.0.1"
 SERVICES = ("gateway", "retriever", "generator", "guardrail", "evaluator", "drift_monitor", "analytics")
@@ -118,11 +119,10 @@ class Layout:
         """Make the folders and, once, the keys; returns the API key of the stack's own tenant."""
         for folder in (self.data_dir, self.log_dir, self.data_dir / "secrets"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ensure_token_keys(self.secret("token.key"), self.secret("token.pub"))
-        ensure_hmac_key(self.secret("request_ids.key"))
+        init_keys(self.data_dir / "secrets")
         plain = self.secret("local_api_key")
         if not plain.exists():
-            _, secret = create_key(self.secret("api_keys.json"), tenant=TENANT, scopes=("*",))
+            _, secret = create_key(self.secret(API_KEYS), tenant=TENANT, scopes=("*",))
             write_private(plain, secret.encode("ascii"))
         return plain.read_text(encoding="ascii")
 
@@ -151,7 +151,7 @@ class Layout:
             "targets": {name: self.ports.address(name) for name in SERVICES},
             "api_key": api_key,
             "kafka_bootstrap_servers": kafka,
-            "clickhouse_url": f"http://{self.ports.address('clickhouse')}/?database=binnacle",
+            "clickhouse_url": f"http://{self.ports.address('clickhouse')}",
             "openai_base_url": f"http://{self.ports.address('gateway.http')}/v1",
             "supervisor_pid": os.getpid(),
         }
@@ -165,8 +165,8 @@ class Layout:
             "metrics_port": str(self.ports[f"{service}.metrics"]),
             "event_bus_url": event_bus_url,
             "state_dir": str(self.data_dir / service),
-            "api_keys_file": str(self.secret("api_keys.json")),
-            "token_public_key_file": str(self.secret("token.pub")),
+            "api_keys_file": str(self.secret(API_KEYS)),
+            "token_public_key_file": str(self.secret(TOKEN_PUBLIC_KEY)),
         }
         prefix = f"BINNACLE_{service.upper()}__"
         settings = {f"{prefix}{name.upper()}": value for name, value in (common | self._own(service)).items()}
@@ -183,15 +183,15 @@ class Layout:
                     "retriever_target": self.ports.address("retriever"),
                     "generator_target": self.ports.address("generator"),
                     "guardrail_target": self.ports.address("guardrail"),
-                    "token_private_key_file": str(self.secret("token.key")),
-                    "request_id_key_file": str(self.secret("request_ids.key")),
+                    "token_private_key_file": str(self.secret(TOKEN_PRIVATE_KEY)),
+                    "request_id_key_file": str(self.secret(REQUEST_ID_KEY)),
                 }
             case "retriever":
                 return {"vector_store_url": f"lancedb://{self.data_dir.resolve()}/lancedb"}
             case "evaluator":
                 return {
                     "retriever_target": self.ports.address("retriever"),
-                    "token_private_key_file": str(self.secret("token.key")),
+                    "token_private_key_file": str(self.secret(TOKEN_PRIVATE_KEY)),
                 }
             case "drift_monitor" | "analytics":
                 return {"analytics_store_url": self.clickhouse_url}

@@ -98,7 +98,7 @@ async def test_kill_of_each_service_loses_nothing_promised(stack: RunningStack, 
 
 
 async def _all_stored(stack: RunningStack, completed: set[str]) -> None:
-    url = stack.connection.clickhouse_url.replace("http://", "clickhouse://").replace("/?database=", "/")
+    url = stack.connection.clickhouse_url.replace("http://", "clickhouse://") + "/binnacle"
     async with open_analytics_store(url) as store:
         deadline = time.monotonic() + _LANDED_WITHIN_S
         missing = completed

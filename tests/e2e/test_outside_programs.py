@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import time
-from urllib.parse import urlsplit
 
 import clickhouse_connect
 import grpc
@@ -44,8 +43,7 @@ def test_health_answers_per_service_name(stack: RunningStack, service: str) -> N
 def test_clickhouse_connect_reads_the_interaction(stack: RunningStack) -> None:
     """Any ClickHouse client finds an answered question, once."""
     answer = stack.binnacle_json("ask", "Which spheres correct for soft iron?")[-1]["answer"]
-    address = urlsplit(stack.connection.clickhouse_url)
-    client = clickhouse_connect.get_client(host=address.hostname, port=address.port, database="binnacle")
+    client = clickhouse_connect.get_client(dsn=stack.connection.clickhouse_url)
     rows: list[tuple[str, str]] = []
     deadline = time.monotonic() + 20
     while not rows and time.monotonic() < deadline:
