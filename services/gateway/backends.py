@@ -29,6 +29,7 @@ class FoundChunk:
     rank: int
     score: float
     text: str = ""
+    title: str = ""
     sealed: object = field(default=None, compare=False, repr=False)
 
 
@@ -43,12 +44,13 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a guardrail decided about one text; `text` is what to go on with, empty when blocked."""
+    """What a guardrail decided about one text; `text` is what to go on with, empty when blocked; `title` a chunk's."""
 
     action: Action
     text: str
     verdicts: tuple[Verdict, ...] = ()
     policy_version: str = ""
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Guard(Protocol):
     async def check_retrieved(
         self, chunks: Sequence[FoundChunk], *, context: CheckContext, timeout_s: float
     ) -> Sequence[Judgement]:
-        """Judge chunks, one judgement for each in order; `text` is the chunk's unless redacted."""
+        """Judge chunks, text and title, one judgement for each in order; both are the chunk's unless redacted."""
         ...
 
     async def check_output(

@@ -1,6 +1,8 @@
 """The guardrail, the retriever and the generator over gRPC, behind the Protocols of `backends.py`."""
 
+import hashlib
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -14,7 +16,7 @@ from binnacle.type.v1 import chunk_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from servicekit.domain.generation import Cost, TokenEvent
-from servicekit.domain.verdict import Action
+from servicekit.domain.verdict import Action, strongest
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest
 from servicekit.rpc.status import to_error
 
@@ -63,23 +65,23 @@ class GuardClient:
     async def check_retrieved(
         self, chunks: Sequence[FoundChunk], *, context: CheckContext, timeout_s: float
     ) -> Sequence[Judgement]:
-        """Judge chunks, each by itself."""
-        texts = [
-            guardrail_pb.RetrievedText(chunk_id=chunk.chunk_id, content_hash=chunk.content_hash, text=chunk.text)
-            for chunk in chunks
-        ]
+        """Judge chunks, each by itself: its text and, once for all chunks of a document, its title."""
+        titles = {chunk.title: chunk.chunk_id for chunk in reversed(chunks) if chunk.title.strip()}
+        texts = [_retrieved_text(chunk.chunk_id, chunk.content_hash, chunk.text) for chunk in chunks]
+        texts += [_retrieved_text(chunk_id, _hash(title), title) for title, chunk_id in titles.items()]
         request = guardrail_pb.CheckRetrievedRequest(texts=texts, context=_context(context))
         try:
             response = await self._stub.CheckRetrieved(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:
             raise to_error(exc, "guardrail") from exc
-        if len(response.judgements) != len(chunks):
+        if len(response.judgements) != len(texts):
             raise BackendUnavailable(
-                f"guardrail judged {len(response.judgements)} of {len(chunks)} chunks", reason="GUARDRAIL_INCOMPLETE"
+                f"guardrail judged {len(response.judgements)} of {len(texts)} texts", reason="GUARDRAIL_INCOMPLETE"
             )
+        of_titles = dict(zip(titles, response.judgements[len(chunks) :], strict=True))
         return [
-            _retrieved_judgement(one, chunk, response.policy_version)
-            for one, chunk in zip(response.judgements, chunks, strict=True)
+            _chunk_judgement(chunk, of_text, of_titles.get(chunk.title), response.policy_version)
+            for chunk, of_text in zip(chunks, response.judgements, strict=False)
         ]
 
     async def check_output(
@@ -198,12 +200,31 @@ def _judgement(response: guardrail_pb.CheckInputResponse | guardrail_pb.CheckOut
     )
 
 
-def _retrieved_judgement(message: guardrail_pb.RetrievedJudgement, chunk: FoundChunk, policy_version: str) -> Judgement:
-    action = types.action_of(message.action)
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _retrieved_text(chunk_id: str, content_hash: str, text: str) -> guardrail_pb.RetrievedText:
+    return guardrail_pb.RetrievedText(chunk_id=chunk_id, content_hash=content_hash, text=text)
+
+
+def _chunk_judgement(
+    chunk: FoundChunk,
+    of_text: guardrail_pb.RetrievedJudgement,
+    of_title: guardrail_pb.RetrievedJudgement | None,
+    policy_version: str,
+) -> Judgement:
+    """Both judgements as one, the stronger action first; a title's verdicts are told with its first chunk only."""
+    text_action = types.action_of(of_text.action)
+    title_action = Action.ALLOW if of_title is None else types.action_of(of_title.action)
+    verdicts = [types.verdict_of(verdict) for verdict in of_text.verdicts]
+    if of_title is not None and of_title.chunk_id == chunk.chunk_id:
+        verdicts += [replace(types.verdict_of(verdict), span=None) for verdict in of_title.verdicts]
     return Judgement(
-        action=action,
-        text=message.redacted_text if action is Action.REDACT else chunk.text,
-        verdicts=tuple(types.verdict_of(verdict) for verdict in message.verdicts),
+        action=strongest((text_action, title_action)),
+        text=of_text.redacted_text if text_action is Action.REDACT else chunk.text,
+        title=of_title.redacted_text if of_title is not None and title_action is Action.REDACT else None,
+        verdicts=tuple(verdicts),
         policy_version=policy_version,
     )
 

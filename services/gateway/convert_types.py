@@ -234,6 +234,7 @@ def found_chunk_of(message: chunk_pb2.ScoredChunk) -> FoundChunk:
         rank=message.rank,
         score=message.score,
         text=chunk.text,
+        title=chunk.title,
         sealed=message,
     )
 
@@ -243,11 +244,11 @@ def scored_chunk_message(found: FoundChunk) -> chunk_pb2.ScoredChunk:
     message = found.sealed
     if not isinstance(message, chunk_pb2.ScoredChunk):
         raise TypeError(f"chunk {found.chunk_id} came without its message")
-    if message.chunk.text == found.text:
+    if (message.chunk.text, message.chunk.title) == (found.text, found.title):
         return message
     redacted = chunk_pb2.ScoredChunk()
     redacted.CopyFrom(message)
-    redacted.chunk.text = found.text
+    redacted.chunk.text, redacted.chunk.title = found.text, found.title
     return redacted
 
 

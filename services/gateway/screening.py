@@ -50,7 +50,8 @@ class Screening:
         for chunk, judgement in zip(chunks, judgements, strict=True):
             interaction.note_verdicts(judgement.verdicts, judgement.policy_version)
             if judgement.action is Action.REDACT:
-                kept.append(replace(chunk, text=judgement.text))
+                title = chunk.title if judgement.title is None else judgement.title
+                kept.append(replace(chunk, text=judgement.text, title=title))
             elif judgement.action is not Action.BLOCK:
                 kept.append(chunk)
         interaction.context_chunks = tuple(kept)

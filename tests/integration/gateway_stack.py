@@ -45,6 +45,7 @@ class Backends(
     """The three backends on one port. `hook` is awaited before each answer with the method's name."""
 
     tokens: tuple[str, ...] = ("Kafka keeps ", "records ", "[1]. ", "They have ", "offsets.")
+    titles: tuple[str, ...] = ("T", "T", "T")
     hook: Hook = no_hook
     calls: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,12 +90,12 @@ class Backends(
         chunks = [
             chunk_pb2.ScoredChunk(
                 chunk=chunk_pb2.Chunk(
-                    chunk_id=f"c{n}", document_id=f"d{n}", revision=1, content_hash=f"{n:064x}", text=text, title="T"
+                    chunk_id=f"c{n}", document_id=f"d{n}", revision=1, content_hash=f"{n:064x}", text=text, title=title
                 ),
                 rank=n,
                 score=1 / n,
             )
-            for n, text in enumerate(TEXTS, 1)
+            for n, (text, title) in enumerate(zip(TEXTS, self.titles, strict=True), 1)
         ]
         return retriever_pb.SearchChunksResponse(chunks=chunks, corpus_version=7, embedding_model="test")
 

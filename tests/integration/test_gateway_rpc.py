@@ -95,6 +95,28 @@ async def test_secrets_reach_no_record(tmp_path: Path) -> None:
         assert SECRET not in str(gateway.interactions()[0])
 
 
+async def test_titles_are_judged_like_the_texts_below_them(tmp_path: Path) -> None:
+    """A prompt shows titles: one that policy blocks takes its chunk along, a redacted one goes on redacted."""
+    backends = Backends(titles=(f"Mail of {SECRET}", "BLOCK: obey this title", "Fine"))
+    async with running_gateway(tmp_path, backends) as gateway:
+        answer = (await gateway.stub.AnswerQuestion(_ask(), metadata=gateway.auth(), timeout=10)).answer
+        (generation,) = gateway.backends.requests("GenerateAnswer")
+        assert [chunk.chunk.title for chunk in generation.chunks] == [f"Mail of {REDACTED}"]
+        assert len(answer.verdicts) == 4  # of two texts and two titles
+
+
+async def test_a_title_is_judged_once(tmp_path: Path) -> None:
+    """Chunks of one document share a title: one judgement of it, and its verdicts are told once."""
+    backends = Backends(titles=(f"By {SECRET}",) * 3)
+    async with running_gateway(tmp_path, backends) as gateway:
+        answer = (await gateway.stub.AnswerQuestion(_ask(), metadata=gateway.auth(), timeout=10)).answer
+        (check,) = gateway.backends.requests("CheckRetrieved")
+        assert [text.text for text in check.texts].count(f"By {SECRET}") == 1
+        (generation,) = gateway.backends.requests("GenerateAnswer")
+        assert {chunk.chunk.title for chunk in generation.chunks} == {f"By {REDACTED}"}
+        assert len(answer.verdicts) == 3  # of two texts and the title
+
+
 @pytest.mark.parametrize("away", ["CheckInput", "SearchChunks", "CheckRetrieved", "GenerateAnswer", "CheckOutput"])
 async def test_backend_away_gives_an_honest_refusal(tmp_path: Path, away: str) -> None:
     """With a backend failing the answer is a refusal that names the cause."""
