@@ -39,7 +39,8 @@ _ROUTES = {
     "passthrough": {"retrieval": False, "guard": False, "model": _MODEL},
 }
 
-Ask = Callable[[int], Awaitable[None]]
+Timings = Mapping[str, int]
+Ask = Callable[[int], Awaitable[Timings]]
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Figures:
 
     latencies_ms: list[list[float]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def summary(self) -> dict[str, float]:
         """Medians over the rounds."""
@@ -84,21 +86,18 @@ async def _bench(*, rounds: int, requests: int) -> dict[str, object]:
                 grpc.aio.insecure_channel(f"127.0.0.1:{echo}") as channel,
             ):
                 await _index(binnacle)
-                stages: dict[str, list[float]] = defaultdict(list)
                 paths = {
                     "echo": _echo_ask(channel),
-                    "passthrough": _ask(binnacle, "passthrough", stages=None),
-                    "guarded": _ask(binnacle, "default", stages=stages),
+                    "passthrough": _ask(binnacle, "passthrough"),
+                    "guarded": _ask(binnacle, "default"),
                 }
                 figures = await _measure(paths, rounds=rounds, requests=requests)
                 memory = _memory(stack)
-    guarded = figures["guarded"].summary() | {
-        "stages_ms": {k: round(statistics.median(v), 2) for k, v in stages.items()}
-    }
+    stages = {stage: round(statistics.median(sample), 2) for stage, sample in figures["guarded"].stages_ms.items()}
     return {
         "echo": figures["echo"].summary(),
         "passthrough": figures["passthrough"].summary(),
-        "guarded": guarded,
+        "guarded": {**figures["guarded"].summary(), "stages_ms": stages},
         "memory_mb": memory,
         "startup_s": round(startup_s, 1),
         "rounds": rounds,
@@ -128,20 +127,19 @@ async def _index(binnacle: Binnacle) -> None:
 def _echo_ask(channel: grpc.aio.Channel) -> Ask:
     call = channel.unary_unary("/bench.Echo/Echo")
 
-    async def ask(number: int) -> None:
+    async def ask(number: int) -> Timings:
         await call(QUESTIONS[number % len(QUESTIONS)].text.encode())
+        return {}
 
     return ask
 
 
-def _ask(binnacle: Binnacle, route: str, *, stages: dict[str, list[float]] | None) -> Ask:
+def _ask(binnacle: Binnacle, route: str) -> Ask:
     options = QuestionOptions(route=route)
 
-    async def ask(number: int) -> None:
+    async def ask(number: int) -> Timings:
         answer = await binnacle.ask(QUESTIONS[number % len(QUESTIONS)].text, options, timeout_s=30)
-        if stages is not None:
-            for stage, duration_us in answer.timings_us.items():
-                stages[stage].append(duration_us / 1e3)
+        return answer.timings_us
 
     return ask
 
@@ -154,20 +152,22 @@ async def _measure(paths: Mapping[str, Ask], *, rounds: int, requests: int) -> d
         _tell(f"{name}: warm")
     for number in range(1, rounds + 1):
         for name, ask in paths.items():
-            figures[name].latencies_ms.append(await _one_by_one(ask, requests))
+            await _one_by_one(ask, requests, figures[name])
             figures[name].rates.append(await _at_once(ask, requests))
         told = ", ".join(f"{n} {statistics.median(f.latencies_ms[-1]):.2f} ms" for n, f in figures.items())
         _tell(f"round {number} of {rounds}: {told}")
     return figures
 
 
-async def _one_by_one(ask: Ask, requests: int) -> list[float]:
+async def _one_by_one(ask: Ask, requests: int, figures: Figures) -> None:
     latencies = []
     for number in range(requests):
         began = time.perf_counter()
-        await ask(number)
+        timings = await ask(number)
         latencies.append((time.perf_counter() - began) * 1e3)
-    return latencies
+        for stage, duration_us in timings.items():
+            figures.stages_ms[stage].append(duration_us / 1e3)
+    figures.latencies_ms.append(latencies)
 
 
 async def _at_once(ask: Ask, requests: int) -> float:
