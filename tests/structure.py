@@ -22,12 +22,12 @@ def main() -> int:
     """Report and judge; the exit status is the number of files that are too long, at most 1."""
     sizes = measure(Path(__file__).parent.parent)
     longest = max(sizes, key=lambda path: sizes[path])
-    print(  # noqa: T201  # a report for a terminal
+    print(
         f"files: {len(sizes)}, lines: {sum(sizes.values())}, median {statistics.median(sizes.values()):.0f}, "
         f"longest {sizes[longest]} ({longest})"
     )
     too_long = [f"{path}: {lines} lines, at most {MAX_LINES}" for path, lines in sizes.items() if lines > MAX_LINES]
-    print("\n".join(too_long), file=sys.stderr)  # noqa: T201  # as above
+    print("\n".join(too_long), file=sys.stderr)
     return min(len(too_long), 1)
 
 

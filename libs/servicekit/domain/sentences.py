@@ -10,13 +10,15 @@ from functools import lru_cache
 import snowballstemmer
 from sentencex import get_sentence_boundaries
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)  # noqa: RUF001  # an apostrophe as people type it
 _STEMMER = snowballstemmer.stemmer("english")
 _LONGEST_WORD = 64
 STOP_WORDS = frozenset(
-    "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
-    "its may me might must my no nor not of on or our shall she should so than that the their them then there these "
-    "they this those to was we were what when where which while who whom whose why will with would you your".split()
+    """
+    a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it
+    its may me might must my no nor not of on or our shall she should so than that the their them then there these
+    they this those to was we were what when where which while who whom whose why will with would you your
+    """.split()  # noqa: SIM905  # reads as text
 )
 
 
