@@ -41,7 +41,10 @@ class Load:
                 await asyncio.sleep(0.05)
             else:
                 self.completed.add(answer.request_id)
-                self.answers_since += 1
+                if answer.outcome == "answered":
+                    self.answers_since += 1
+                else:  # an honest refusal is stored like any answer, and is no recovery
+                    self.last_failure = f"{answer.outcome}: {', '.join(answer.degradations)}"
             await asyncio.sleep(0.02)
 
 
