@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from binnacle.analytics.v1 import analytics_service_pb2 as analytics
 from binnacle.analytics.v1.analytics_service_pb2_grpc import AnalyticsServiceStub
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
@@ -18,11 +20,6 @@ from binnacle.gateway.v1 import gateway_service_pb2 as gateway
 from binnacle.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from servicekit.rpc.client import open_channel
-from servicekit.rpc.deadline import Budget, within
-from servicekit.rpc.status import to_error
-
 from binnacle_client import convert
 from binnacle_client.answers import (
     Answer,
@@ -36,6 +33,9 @@ from binnacle_client.answers import (
     UsageRow,
 )
 from binnacle_client.connection import SERVICES, Connection
+from servicekit.rpc.client import open_channel
+from servicekit.rpc.deadline import Budget, within
+from servicekit.rpc.status import to_error
 
 _DEFAULT_TIMEOUT_S = 60.0
 

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from binnacle.analytics.v1 import analytics_service_pb2 as analytics
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
 from binnacle.gateway.v1 import gateway_service_pb2 as gateway
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.type.v1 import chunk_pb2, generation_pb2, verdict_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from binnacle_client.answers import (
     Answer,
     AnswerEvent,

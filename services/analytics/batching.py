@@ -6,6 +6,7 @@ Pure; filled and emptied by the sink.
 from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord, TopicPartition
+
 from servicekit.ports.event_bus import RejectedEvent
 
 

@@ -4,12 +4,12 @@ import asyncio
 from functools import partial
 
 import structlog
+
 from binnacle.analytics.v1.analytics_service_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
 from servicekit.adapters.kafka.address import parse_address
 from servicekit.errors import BackendTimeout, BackendUnavailable
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
-
 from services.analytics.batching import Limits
 from services.analytics.config import Settings
 from services.analytics.migrations import migrate, read_migrations

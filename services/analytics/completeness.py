@@ -7,7 +7,6 @@ from typing import Any
 
 from servicekit.events.topics import PRODUCER_REPORTED
 from servicekit.ports.analytics_store import AnalyticsStore
-
 from services.analytics.ledger import (
     Account,
     Mark,

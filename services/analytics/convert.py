@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from binnacle.analytics.v1 import analytics_service_pb2 as pb
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
 from binnacle.type.v1.verdict_pb2 import Verdict
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from servicekit.errors import InvalidRequest
-
 from services.analytics.completeness import Completeness
 from services.analytics.interactions import Columns, InteractionDossier, Row
 from services.analytics.ledger import Account, ProducerState

@@ -11,7 +11,6 @@ from typing import Any
 
 from servicekit.errors import NotFound
 from servicekit.ports.analytics_store import AnalyticsStore
-
 from services.analytics.window import Page, Tenancy
 
 Row = Mapping[str, Any]

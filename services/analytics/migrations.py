@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+
 from servicekit.errors import NotReady
 from servicekit.ports.analytics_store import AnalyticsStore
 

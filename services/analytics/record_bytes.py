@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from aiokafka import ConsumerRecord
+
 from servicekit.events.codec import MAX_HEADER_BYTES, MAX_SEQUENCE
 from servicekit.events.dead_letters import Record, parse_record
 from servicekit.ports.event_bus import RejectedEvent

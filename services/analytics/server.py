@@ -8,7 +8,6 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
 from servicekit.rpc.auth import current_caller
-
 from services.analytics import convert
 from services.analytics.completeness import COUNTED_TOPICS, account_for
 from services.analytics.interactions import InteractionReader

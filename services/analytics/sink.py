@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
+
 from servicekit.errors import BackendUnavailable, BinnacleError
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
-
 from services.analytics.sink_session import BrokerLostError, SinkSession, SinkSettings
 from services.analytics.tables import TopicTable, read_tables
 from services.analytics.writing import BatchWriter

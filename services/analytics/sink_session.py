@@ -12,12 +12,12 @@ from functools import partial
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
+
 from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError, NotReady, Overloaded
 from servicekit.events.metrics import LAG
 from servicekit.events.topics import TOPICS
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import RejectedEvent
-
 from services.analytics.batching import Batch, Gap, Limits
 from services.analytics.metrics import BUFFERED_BYTES, LOST_RECORDS, RETRIES, STORE_SECONDS
 from services.analytics.record_bytes import RowEncoder

@@ -6,11 +6,11 @@ from types import MappingProxyType
 from typing import cast
 
 from google.protobuf.descriptor import Descriptor
+
 from servicekit.errors import NotReady
 from servicekit.events import topics
 from servicekit.events.topics import TOPICS, message_class
 from servicekit.ports.analytics_store import AnalyticsStore
-
 from services.analytics.record_bytes import ENVELOPE_FIELDS
 from services.analytics.wire_schema import ROOT, flatten
 

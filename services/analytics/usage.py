@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from servicekit.ports.analytics_store import AnalyticsStore
-
 from services.analytics.window import Tenancy, Window
 
 MAX_ROWS = 10_000

@@ -9,11 +9,11 @@ from dataclasses import asdict
 
 import structlog
 from aiokafka import ConsumerRecord
+
 from servicekit.errors import InvalidRequest, NotReady
 from servicekit.events.dead_letters import DeadLetter, bury
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.event_bus import RejectedEvent
-
 from services.analytics.batching import Batch
 from services.analytics.metrics import DEAD_LETTERS, ROWS
 from services.analytics.record_bytes import original

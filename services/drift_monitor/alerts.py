@@ -11,7 +11,6 @@ from enum import IntEnum, StrEnum
 from servicekit.domain.ids import derive_id
 from servicekit.errors import NotFound, NotReady
 from servicekit.ports.clock import Clock
-
 from services.drift_monitor.judging import Finding, Summary
 from services.drift_monitor.windows import Window
 

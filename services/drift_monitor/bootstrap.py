@@ -7,7 +7,6 @@ from servicekit.adapters.registry import open_analytics_store, open_event_bus
 from servicekit.errors import InvalidRequest
 from servicekit.ports.event_bus import EventBus
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
-
 from services.drift_monitor.config import Settings
 from services.drift_monitor.events import DriftMonitorEvents
 from services.drift_monitor.laboratory import open_laboratory

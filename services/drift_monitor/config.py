@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from pydantic import Field
-from servicekit.runtime.settings import ServiceSettings, settings_config
 
+from servicekit.runtime.settings import ServiceSettings, settings_config
 from services.drift_monitor.judging import Strictness
 from services.drift_monitor.windows import WindowSizes
 

@@ -2,14 +2,14 @@
 
 from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as rpc
 from binnacle.events.v1.drift_alerted_pb2 import DriftAlerted
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted, InteractionOutcome
 from binnacle.type.v1.verdict_pb2 import Action
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from services.drift_monitor.alerts import Alert, AlertState, Segment, Severity, WindowSummary
 from services.drift_monitor.facts import (
     InteractionFacts,

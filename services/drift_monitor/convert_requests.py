@@ -3,7 +3,6 @@
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as rpc
 from servicekit.errors import InvalidRequest
 from servicekit.ports.clock import Clock
-
 from services.drift_monitor.alerts import AlertState, Severity
 from services.drift_monitor.convert import SEVERITIES, STATES
 from services.drift_monitor.feed import Interest

@@ -5,6 +5,7 @@ store and takes up where the offsets stand, and what comes twice is known by its
 """
 
 import structlog
+
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
@@ -12,7 +13,6 @@ from servicekit.domain.envelope import ReceivedEvent
 from servicekit.events.codec import decode
 from servicekit.events.topics import EVALUATION_SCORED, GUARDRAIL_DECIDED, INTERACTION_COMPLETED
 from servicekit.ports.event_bus import RejectedEvent, Subscription
-
 from services.drift_monitor.convert import decision_from, request_from, score_from
 from services.drift_monitor.monitor import DriftMonitor
 

@@ -12,8 +12,8 @@ from json import loads
 from typing import Any
 
 import structlog
-from servicekit.errors import BackendTimeout, BackendUnavailable
 
+from servicekit.errors import BackendTimeout, BackendUnavailable
 from services.drift_monitor.frames import HEADER_BYTES, body_length, pack
 from services.drift_monitor.judging import LABORATORY_FAILED, Comparison, Measured
 

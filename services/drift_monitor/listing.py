@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from servicekit.errors import InvalidRequest
-
 from services.drift_monitor.alerts import Alert, AlertState
 
 DEFAULT_PAGE_SIZE = 50

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
-from servicekit.errors import BackendTimeout, BackendUnavailable, NotFound, NotReady
 
+from servicekit.errors import BackendTimeout, BackendUnavailable, NotFound, NotReady
 from services.drift_monitor.alerts import Alert, AlertBook, Segment
 from services.drift_monitor.judging import (
     LABORATORY_FAILED,

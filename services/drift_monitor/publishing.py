@@ -8,11 +8,11 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import structlog
+
 from servicekit.domain.ids import derive_id
 from servicekit.errors import BackendTimeout, BackendUnavailable
 from servicekit.events.topics import DRIFT_ALERTED
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent
-
 from services.drift_monitor.alerts import Alert
 from services.drift_monitor.convert import alerted_to
 

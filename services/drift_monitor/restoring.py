@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
+
 from servicekit.errors import BackendTimeout, BackendUnavailable, NotReady
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
-
 from services.drift_monitor.alerts import Alert, AlertState, Segment, Severity, WindowSummary
 from services.drift_monitor.facts import (
     InteractionFacts,

@@ -7,7 +7,6 @@ from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as rpc
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2_grpc as stubs
 from servicekit.ports.clock import Clock
 from servicekit.rpc.auth import current_caller
-
 from services.drift_monitor.convert import alert_to, feed_event_to, report_to
 from services.drift_monitor.convert_requests import (
     check_acknowledgement,

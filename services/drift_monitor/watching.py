@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import structlog
+
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher
-
 from services.drift_monitor.alerts import Alert, AlertBook
 from services.drift_monitor.config import Settings
 from services.drift_monitor.feed import AlertFeed

@@ -1,7 +1,6 @@
 """Starts the evaluator service; `--help` lists its settings."""
 
 from servicekit.runtime.service import run
-
 from services.evaluator.bootstrap import build
 from services.evaluator.config import Settings
 

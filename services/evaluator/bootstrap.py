@@ -8,7 +8,6 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.event_bus import EventBus
 from servicekit.rpc.client import open_channel
 from servicekit.runtime.service import RpcService, Service, Stack
-
 from services.evaluator.chunk_cache import CachedChunks
 from services.evaluator.clients import AUDIENCE, IDEMPOTENT, RetrieverChunks
 from services.evaluator.config import Settings

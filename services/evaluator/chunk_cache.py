@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from servicekit.domain.score import Unmeasured
 from servicekit.ports.clock import Clock
-
 from services.evaluator.evaluating import ChunkSource
 
 

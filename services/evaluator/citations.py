@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from servicekit.domain.grounding import GROUNDING_VERSION, Grounding, ground
 from servicekit.domain.score import Metric, Score, Unmeasured
-
 from services.evaluator.subject import CitedSpan, Subject
 
 CITATION_PRECISION_VERSION = f"{GROUNDING_VERSION}-citation-1"

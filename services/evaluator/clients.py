@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 import grpc
+
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.retriever.v1 import retriever_service_pb2_grpc as stubs
 from servicekit.domain.score import Unmeasured
 from servicekit.rpc.caller import Caller, acting_as
 from servicekit.rpc.status import to_error
-
 from services.evaluator.convert import texts_from
 
 AUDIENCE = "retriever"

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from binnacle.evaluator.v1 import evaluator_service_pb2 as rpc
 from binnacle.events.v1 import evaluation_scored_pb2, feedback_recorded_pb2, interaction_completed_pb2
 from binnacle.retriever.v1 import retriever_service_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 from servicekit.domain.score import Metric, Score, Unmeasured
 from servicekit.errors import InvalidRequest
-
 from services.evaluator.evaluating import Context, Evaluation, Interaction
 from services.evaluator.feedback import Feedback, FeedbackKind
 from services.evaluator.subject import CitedSpan, Ending, Subject, UsedChunk

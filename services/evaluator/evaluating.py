@@ -12,7 +12,6 @@ from typing import Protocol
 from servicekit.domain.ids import derive_id
 from servicekit.domain.score import Score, Unmeasured
 from servicekit.ports.clock import Clock
-
 from services.evaluator.feedback import Feedback, score_feedback
 from services.evaluator.scoring import score_subject
 from services.evaluator.subject import Subject

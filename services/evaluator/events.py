@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
+
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.events.codec import decode
 from servicekit.events.topics import EVALUATION_SCORED, FEEDBACK_RECORDED, INTERACTION_COMPLETED
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEvent, Subscription
-
 from services.evaluator.convert import evaluation_to, feedback_from, interaction_from
 from services.evaluator.evaluating import Evaluation, Evaluator
 from services.evaluator.metrics import SCORE_SECONDS, SCORED

@@ -5,7 +5,6 @@ Pure; called by `scoring.py`. The judgement itself is `servicekit.domain.groundi
 
 from servicekit.domain.grounding import GROUNDING_VERSION, ground
 from servicekit.domain.score import Metric, Score, Unmeasured
-
 from services.evaluator.refusal import declines
 from services.evaluator.subject import Ending, Subject
 

@@ -6,7 +6,6 @@ Pure; called by `scoring.py`.
 import re
 
 from servicekit.domain.score import Metric, Score
-
 from services.evaluator.subject import Ending, Subject
 
 REFUSAL_VERSION = "phrases-1"

@@ -7,7 +7,6 @@ import math
 
 from servicekit.domain.score import Metric, Score, Unmeasured
 from servicekit.domain.sentences import content_terms
-
 from services.evaluator.subject import Subject
 
 ANSWER_RELEVANCE_VERSION = "terms-1"

@@ -6,7 +6,6 @@ Pure; the one list of metrics, used by the consumer and by `ScoreAnswer` alike.
 from collections.abc import Callable, Mapping
 
 from servicekit.domain.score import Metric, Score
-
 from services.evaluator.citations import score_citation_precision
 from services.evaluator.groundedness import score_groundedness
 from services.evaluator.refusal import score_answer_length, score_refusal

@@ -5,7 +5,6 @@ from typing import Any
 
 from binnacle.evaluator.v1 import evaluator_service_pb2 as rpc
 from binnacle.evaluator.v1 import evaluator_service_pb2_grpc as stubs
-
 from services.evaluator.convert import metrics_from, scores_to, subject_from
 from services.evaluator.scoring import score_subject
 

@@ -11,7 +11,6 @@ from enum import StrEnum
 from servicekit.domain.generation import Cost, Degradation, FinishReason, Usage
 from servicekit.domain.prompt import PromptRef
 from servicekit.domain.verdict import Verdict
-
 from services.gateway.backends import NO_COST, NO_USAGE, AnswerCitation, FoundChunk
 
 

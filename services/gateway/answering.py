@@ -15,7 +15,6 @@ from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.rpc.deadline import Budget
 from servicekit.telemetry.correlation import name_request
-
 from services.gateway.admission import Admission
 from services.gateway.answer import Accepted, Answer, Emit, Outcome, emit_nothing
 from services.gateway.conversations import Conversations

@@ -11,7 +11,6 @@ from typing import Protocol
 from servicekit.domain.generation import Attempt, Cost, Degradation, FinishReason, TokenEvent, Usage
 from servicekit.domain.prompt import Message, PromptRef, Sampling
 from servicekit.domain.verdict import Action, Span, Verdict
-
 from services.gateway.question import RetrievalMode, SealedFilter
 
 NO_USAGE = Usage()

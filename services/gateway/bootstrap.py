@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import grpc
+
 from binnacle.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from servicekit.adapters.registry import open_event_bus, open_state_store
 from servicekit.domain.ids import RequestIds
 from servicekit.rpc.client import open_channel
 from servicekit.rpc.keyfiles import ensure_hmac_key, read_hmac_keys
 from servicekit.runtime.service import HttpApp, RpcService, Service, Stack
-
 from services.gateway.admission import Admission
 from services.gateway.answering import Answering, Stages
 from services.gateway.clients import IDEMPOTENT, GeneratorClient, GuardClient, RetrieverClient, ping

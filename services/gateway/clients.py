@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
 from binnacle.generator.v1 import generator_service_pb2 as generator_pb
 from binnacle.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from binnacle.guardrail.v1 import guardrail_service_pb2 as guardrail_pb
@@ -13,13 +16,10 @@ from binnacle.guardrail.v1.guardrail_service_pb2_grpc import GuardrailServiceStu
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever_pb
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from binnacle.type.v1 import chunk_pb2
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health_pb2_grpc import HealthStub
 from servicekit.domain.generation import Cost, TokenEvent
 from servicekit.domain.verdict import Action, strongest
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest
 from servicekit.rpc.status import to_error
-
 from services.gateway import convert_types as types
 from services.gateway.backends import (
     CheckContext,

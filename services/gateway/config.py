@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from servicekit.runtime.settings import ServiceSettings, settings_config
 
+from servicekit.runtime.settings import ServiceSettings, settings_config
 from services.gateway.routes import Route
 
 

@@ -6,6 +6,7 @@ Read by `answering.py` before a question, appended to by `publishing.py` once it
 import json
 
 import structlog
+
 from servicekit.domain.prompt import Message, Role
 from servicekit.ports.state_store import StateStore
 

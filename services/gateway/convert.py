@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from binnacle.type.v1 import text_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 from servicekit.domain.generation import Cost
 from servicekit.domain.prompt import Message, Sampling
 from servicekit.errors import InvalidRequest
-
 from services.gateway import convert_types as types
 from services.gateway.answer import (
     Accepted,

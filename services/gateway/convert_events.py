@@ -2,7 +2,6 @@
 
 from binnacle.events.v1 import feedback_recorded_pb2 as feedback_pb
 from binnacle.events.v1 import interaction_completed_pb2 as pb
-
 from services.gateway import convert_types as types
 from services.gateway.answer import Outcome
 from services.gateway.convert import timestamp

@@ -6,7 +6,6 @@ from binnacle.type.v1 import chunk_pb2, generation_pb2, text_pb2, verdict_pb2
 from servicekit.domain.generation import Attempt, Cost, Degradation, FinishReason, Usage
 from servicekit.domain.prompt import Message, PromptRef, Role, Sampling
 from servicekit.domain.verdict import Action, Span, Surface, Verdict
-
 from services.gateway.answer import ChunkUse, StageTiming
 from services.gateway.backends import AnswerCitation, FoundChunk
 

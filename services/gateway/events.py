@@ -3,7 +3,6 @@
 from servicekit.domain.ids import derive_id
 from servicekit.events.topics import FEEDBACK_RECORDED, INTERACTION_COMPLETED
 from servicekit.ports.event_bus import OutgoingEvent
-
 from services.gateway.convert_events import feedback_message, interaction_message
 from services.gateway.feedback import RecordedFeedback
 from services.gateway.record import Interaction

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from uuid_utils.compat import uuid7
+
 from servicekit.domain.ids import RequestIds
 from servicekit.domain.verdict import Action
 from servicekit.errors import InvalidRequest, NotFound
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.rpc.deadline import Budget
-from uuid_utils.compat import uuid7
-
 from services.gateway.backends import CheckContext, Guard
 from services.gateway.publishing import Publishing, not_recorded
 from services.gateway.question import Asker

@@ -13,7 +13,6 @@ from servicekit.domain.generation import TokenEvent
 from servicekit.domain.verdict import Action
 from servicekit.errors import BackendUnavailable, BinnacleError
 from servicekit.rpc.deadline import Budget
-
 from services.gateway.backends import GenerationRequest, Generator, Guard
 from services.gateway.grouping import task_group
 from services.gateway.record import Interaction

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from servicekit.errors import Conflict, InvalidRequest
 from servicekit.ports.state_store import StateStore
-
 from services.gateway.answer import Answer
 
 RECORDED_TTL_S = 24 * 3600.0

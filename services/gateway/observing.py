@@ -1,8 +1,8 @@
 """Metrics and the one canonical log line of an interaction. Called by `answering.py` when its record is closed."""
 
 import structlog
-from servicekit.telemetry.metrics import counter, histogram
 
+from servicekit.telemetry.metrics import counter, histogram
 from services.gateway.record import Interaction
 
 log = structlog.get_logger()

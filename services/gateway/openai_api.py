@@ -12,6 +12,14 @@ from typing import Any
 
 import structlog
 from opentelemetry.trace import SpanKind
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
 from servicekit.errors import BinnacleError, InvalidRequest, NotFound
 from servicekit.ports.clock import Clock
 from servicekit.rpc.auth import Authenticator, Caller, require_scope, set_caller
@@ -25,14 +33,6 @@ from servicekit.telemetry.correlation import (
 )
 from servicekit.telemetry.metrics import counter
 from servicekit.telemetry.tracing import TRACEPARENT, span
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
-from uuid_utils.compat import uuid7
-
 from services.gateway.answering import Answering
 from services.gateway.backends import Generator
 from services.gateway.grouping import task_group

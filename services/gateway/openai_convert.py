@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from binnacle.type.v1 import chunk_pb2
 from google.protobuf import json_format
+
+from binnacle.type.v1 import chunk_pb2
 from servicekit.domain.generation import FinishReason
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
-
 from services.gateway.answer import Answer
 from services.gateway.question import DEFAULT_NAME, Channel, Question, RetrievalMode, SealedFilter
 from services.gateway.validation import MAX_MESSAGES, shown

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from servicekit.errors import Overloaded
-
 from services.gateway.answer import Accepted, Answer, AnswerEvent, Completed, Retracted, Token
 from services.gateway.openai_convert import finish_reason, provenance, usage
 from services.gateway.openai_errors import HttpFailure

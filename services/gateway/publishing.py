@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
+
 from servicekit.errors import BackendUnavailable, BinnacleError
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent
 

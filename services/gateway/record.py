@@ -13,7 +13,6 @@ from servicekit.domain.generation import Cost, Degradation, FinishReason, Usage
 from servicekit.domain.prompt import Message
 from servicekit.domain.verdict import Action, Verdict
 from servicekit.ports.clock import Clock
-
 from services.gateway.answer import Answer, ChunkUse, Outcome, StageTiming
 from services.gateway.backends import (
     NO_COST,

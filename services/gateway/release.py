@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from servicekit.domain.sentences import split_sentences
 from servicekit.domain.verdict import Span
-
 from services.gateway.backends import AnswerCitation
 
 MAX_HELD_CHARS = 1_000

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
-from servicekit.errors import InvalidRequest
 
+from servicekit.errors import InvalidRequest
 from services.gateway.question import Question, RetrievalMode
 from services.gateway.validation import shown
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from servicekit.domain.verdict import Action
 from servicekit.rpc.deadline import Budget
-
 from services.gateway.backends import Guard
 from services.gateway.record import Interaction
 from services.gateway.standing_in import MISSING, cause_of, refused

@@ -4,12 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
+
 from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from binnacle.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
 from servicekit.errors import Overloaded
 from servicekit.rpc.auth import current_caller
 from servicekit.rpc.deadline import Budget, current_budget
-
 from services.gateway.answer import AnswerEvent
 from services.gateway.answering import Answering
 from services.gateway.convert import answer_message, feedback_of, feedback_response, question_of, stream_message

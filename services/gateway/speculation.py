@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from servicekit.domain.prompt import Message, Role
 from servicekit.domain.verdict import Action
 from servicekit.rpc.deadline import Budget
-
 from services.gateway.backends import Guard, Judgement, Retriever, SearchResult
 from services.gateway.grouping import task_group
 from services.gateway.question import RetrievalMode

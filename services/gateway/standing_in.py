@@ -17,7 +17,6 @@ A refusal is an answer: status OK, outcome REFUSED, the rung and its cause among
 
 from servicekit.domain.generation import FinishReason
 from servicekit.errors import BackendTimeout, BackendUnavailable
-
 from services.gateway.answer import Outcome
 from services.gateway.record import Interaction
 

@@ -7,7 +7,6 @@ import re
 
 from servicekit.domain.prompt import Message
 from servicekit.errors import InvalidRequest
-
 from services.gateway.question import Question
 
 MAX_TEXT_CHARS = 8_192

@@ -22,7 +22,6 @@ from servicekit.domain.prompt import EngineRequest, Sampling
 from servicekit.domain.token_estimate import estimate_tokens
 from servicekit.errors import BackendTimeout, BinnacleError, InvalidRequest, Overloaded
 from servicekit.ports.clock import Clock
-
 from services.generator.models import Model
 from services.generator.packing import Packed, Prompt, pack
 from services.generator.templates import PromptTemplate

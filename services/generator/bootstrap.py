@@ -12,7 +12,6 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.clock import Clock
 from servicekit.runtime.service import RpcService, Service, Stack
 from servicekit.runtime.settings import variable_of
-
 from services.generator.config import Settings
 from services.generator.generating import Generator
 from services.generator.model_config import (

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+
 from servicekit.runtime.settings import ServiceSettings, settings_config
 
 

@@ -6,7 +6,6 @@ from servicekit.domain.chunk import Chunk, Citation, MetadataScalar, ScoredChunk
 from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, Usage
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
-
 from services.generator.generating import Answer, Question
 from services.generator.models import ModelStatus
 from services.generator.packing import Prompt

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import structlog
+
 from servicekit.domain.generation import Attempt, Cost, Degradation, FinishReason, TokenEvent, Usage
 from servicekit.domain.prompt import PromptRef, Sampling
 from servicekit.errors import (
@@ -20,7 +21,6 @@ from servicekit.errors import (
     Overloaded,
 )
 from servicekit.ports.clock import Clock
-
 from services.generator.attempting import Task, Trial
 from services.generator.citations import Citations, find_citations
 from services.generator.metrics import ATTEMPTS, FIRST_TOKEN_SECONDS, TOKENS

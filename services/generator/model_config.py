@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
 from servicekit.domain.prompt import Sampling
 from servicekit.errors import InvalidRequest
-
 from services.generator.pricing import Price
 
 DEFAULT_ALIAS = "default"

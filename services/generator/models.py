@@ -12,7 +12,6 @@ from servicekit.domain.prompt import Sampling
 from servicekit.errors import BackendTimeout, BinnacleError, NotFound
 from servicekit.ports.clock import Clock
 from servicekit.ports.engine import Engine
-
 from services.generator.model_config import DEFAULT_ALIAS
 from services.generator.pricing import Price
 

@@ -10,7 +10,6 @@ from servicekit.domain.chunk import ScoredChunk
 from servicekit.domain.generation import ModelInfo, TokenCount
 from servicekit.domain.prompt import ContextChunk, Message
 from servicekit.errors import ContextWindowExceeded
-
 from services.generator.templates import PromptTemplate
 
 CountTokens = Callable[[str], Awaitable[TokenCount]]

@@ -9,7 +9,6 @@ from binnacle.generator.v1 import generator_service_pb2 as rpc
 from binnacle.generator.v1 import generator_service_pb2_grpc as stubs
 from servicekit.domain.generation import TokenEvent
 from servicekit.rpc.deadline import current_budget
-
 from services.generator.convert import answer_to, count_from, count_to, model_to, question_from, token_to
 from services.generator.generating import Generator
 from services.generator.models import Models

@@ -14,6 +14,7 @@ import jinja2
 import yaml
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 from servicekit.domain.prompt import ContextChunk, Message, PromptRef, Role
 from servicekit.errors import InvalidRequest, NotFound
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry.trace import SpanKind
+
 from servicekit.telemetry import genai
 from servicekit.telemetry.tracing import span
-
 from services.generator.attempting import Trial
 
 

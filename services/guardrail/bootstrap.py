@@ -7,7 +7,6 @@ from servicekit.adapters.registry import open_event_bus
 from servicekit.errors import InvalidRequest
 from servicekit.ports.event_bus import EventBus
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
-
 from services.guardrail.checking import Guardrail
 from services.guardrail.config import Settings
 from services.guardrail.detectors.catalogue import all_detectors

@@ -11,7 +11,6 @@ from datetime import datetime
 
 from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
 from servicekit.ports.clock import Clock
-
 from services.guardrail.judging import MAX_VERDICTS, Assessment, Judge, strongest_first_kept
 from services.guardrail.metrics import CHECK_SECONDS, CHECKS, VERDICTS
 from services.guardrail.policy import Policy

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pydantic import Field
+
 from servicekit.runtime.settings import ServiceSettings, settings_config
 
 

@@ -7,7 +7,6 @@ from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
 from binnacle.type.v1 import verdict_pb2
 from servicekit.domain.verdict import Action, Surface, Verdict
 from servicekit.errors import InvalidRequest
-
 from services.guardrail.checking import CheckContext, Decision, Judgement, RetrievedJudgements, RetrievedText
 
 MAX_TEXT_CHARS = 65_536

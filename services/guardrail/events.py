@@ -1,10 +1,10 @@
 """What the guardrail publishes: one decision for each check, without the text. It consumes nothing."""
 
+from uuid_utils.compat import uuid7
+
 from servicekit.domain.ids import derive_id
 from servicekit.events.topics import GUARDRAIL_DECIDED
 from servicekit.ports.event_bus import OutgoingEvent
-from uuid_utils.compat import uuid7
-
 from services.guardrail.checking import Decision
 from services.guardrail.convert import decision_to
 from services.guardrail.publishing import DecisionPublisher

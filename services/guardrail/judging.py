@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from servicekit.domain.verdict import Action, Finding, Surface, Verdict, combined_action
 
+from servicekit.domain.verdict import Action, Finding, Surface, Verdict, combined_action
 from services.guardrail.detectors.detector import Detector, Subject
 from services.guardrail.metrics import DETECTOR_FAILURES
 from services.guardrail.normalizing import normalize

@@ -6,6 +6,7 @@ A typed face of google-re2; used by every detector of this service instead of `r
 from collections.abc import Iterator, Sequence
 
 import re2
+
 from servicekit.domain.verdict import Span
 
 _SET_MEMORY_BYTES = 64 << 20

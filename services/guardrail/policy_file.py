@@ -10,9 +10,9 @@ from importlib.resources import files
 from typing import NoReturn
 
 import yaml
-from servicekit.domain.verdict import Action, Surface
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from servicekit.domain.verdict import Action, Surface
 from services.guardrail.detectors.detector import Detector
 from services.guardrail.policy import DetectorPolicy, OnFailure, Policy
 

@@ -13,9 +13,9 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 import structlog
+
 from servicekit.errors import BackendTimeout, BackendUnavailable
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent
-
 from services.guardrail.metrics import DECISIONS_LOST, DECISIONS_PENDING
 
 log = structlog.get_logger()

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from servicekit.domain.verdict import Span
-
 from services.guardrail.linear import LinearPattern
 
 _PLACEHOLDER = LinearPattern(r"\[[A-Z]+_\d{1,6}\]")

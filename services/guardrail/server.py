@@ -6,7 +6,6 @@ from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
 from binnacle.guardrail.v1 import guardrail_service_pb2_grpc as stubs
 from servicekit.rpc.auth import current_caller
 from servicekit.rpc.deadline import current_budget
-
 from services.guardrail.checking import CheckContext, Guardrail
 from services.guardrail.convert import (
     context_from,

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from servicekit.errors import BinnacleError, InvalidRequest
-
 from services.local.layout import PREFERRED_PORTS, Layout, choose_ports
 from services.local.process import StartFailed
 from services.local.supervisor import LocalStack, run_stack

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from servicekit.events.topics import TOPICS, dead_letter_topic
-
 from services.local.mock_cluster import MockCluster
 
 _CHUNK_BYTES = 65536

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaException
+
 from servicekit.errors import BinnacleError
 from servicekit.ports.analytics_store import AnalyticsStore
-
 from services.local.evictions import Eviction, find_evictions
 
 _EVERY_S = 5.0

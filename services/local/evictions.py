@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
+
 from servicekit.events.topics import TOPICS, consumer_group
 
 _TIMEOUT_S = 5.0

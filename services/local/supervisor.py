@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from servicekit.adapters.registry import open_analytics_store
-
 from services.local.eviction_watch import watch_evictions
 from services.local.layout import HOST, SERVICES, Layout, inherited_environment
 from services.local.process import Command, SupervisedProcess

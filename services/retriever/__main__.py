@@ -1,7 +1,6 @@
 """Starts the retriever service; `--help` lists its settings."""
 
 from servicekit.runtime.service import run
-
 from services.retriever.bootstrap import build
 from services.retriever.config import Settings
 

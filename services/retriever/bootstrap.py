@@ -9,7 +9,6 @@ from servicekit.ports.event_bus import EventBus
 from servicekit.ports.state_store import StateStore
 from servicekit.ports.vector_store import VectorStore
 from servicekit.runtime.service import RpcService, Service, Stack
-
 from services.retriever.config import Settings
 from services.retriever.events import RetrieverEvents
 from services.retriever.indexing import Indexer

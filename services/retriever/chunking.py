@@ -11,7 +11,6 @@ from itertools import groupby
 
 from servicekit.domain.sentences import split_sentences
 from servicekit.ports.embedder import Tokenizer
-
 from services.retriever.parsing import Block, BlockKind, ParsedDocument
 
 # Names the rules below; a change of them makes every document due for indexing again.

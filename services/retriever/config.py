@@ -1,6 +1,7 @@
 """Settings of the retriever. Read once at start by the runtime."""
 
 from pydantic import Field
+
 from servicekit.runtime.settings import ServiceSettings, settings_config
 
 

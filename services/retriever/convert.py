@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from binnacle.events.v1 import document_indexed_pb2, document_submitted_pb2
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 from servicekit.domain.chunk import Chunk, MetadataScalar
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import StoredChunk, StoredDocument
-
 from services.retriever.document import SubmittedDocument
 from services.retriever.indexing import IndexReport
 from services.retriever.operations import Operation

@@ -4,13 +4,13 @@ import math
 import re
 from collections.abc import Mapping
 
+from google.protobuf.duration_pb2 import Duration
+
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2
-from google.protobuf.duration_pb2 import Duration
 from servicekit.domain.filter import All, Any, Comparison, Filter, Not, Operator
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import SearchMode
-
 from services.retriever.convert import chunk_to, value_from
 from services.retriever.searching import SearchAnswer, SearchRequest
 

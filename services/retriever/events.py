@@ -7,6 +7,7 @@ import asyncio
 from datetime import datetime
 
 import structlog
+
 from binnacle.events.v1.document_submitted_pb2 import DocumentSubmitted
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.domain.ids import derive_id
@@ -15,7 +16,6 @@ from servicekit.events.codec import decode
 from servicekit.events.topics import DOCUMENT_INDEXED, DOCUMENT_SUBMITTED
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEvent, Subscription
-
 from services.retriever.convert import indexed_to, moment, submitted_from, submitted_to
 from services.retriever.document import SubmittedDocument, check_document, check_document_id
 from services.retriever.indexing import Indexer, IndexReport

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
-from servicekit.errors import InvalidRequest
 
+from servicekit.errors import InvalidRequest
 from services.retriever.parsing import Block, BlockKind, HeadingPath, ParsedDocument
 
 # The parser's time grows with the square of the depth.

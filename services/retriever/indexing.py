@@ -15,7 +15,6 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.clock import Clock
 from servicekit.ports.embedder import Embedder
 from servicekit.ports.vector_store import DocumentRevision, IndexedChunk, StoredDocument, VectorStore
-
 from services.retriever.chunking import ChunkRules
 from services.retriever.document import SubmittedDocument
 from services.retriever.preparing import Draft, IndexResult, Preparer

@@ -8,7 +8,6 @@ from servicekit.domain.ids import derive_id
 from servicekit.errors import InvalidRequest, NotFound
 from servicekit.ports.clock import Clock
 from servicekit.ports.state_store import StateStore
-
 from services.retriever.document import SubmittedDocument, hash_document
 from services.retriever.preparing import IndexResult, Outcome
 

@@ -16,7 +16,6 @@ from servicekit.domain.metadata import merge_fields
 from servicekit.errors import InvalidRequest
 from servicekit.ports.embedder import EmbeddingModel, Tokenizer
 from servicekit.ports.vector_store import StoredDocument
-
 from services.retriever.chunking import CHUNKER_VERSION, ChunkRules, Piece, cut
 from services.retriever.document import (
     SubmittedDocument,

@@ -8,7 +8,6 @@ from binnacle.retriever.v1 import retriever_service_pb2_grpc as stubs
 from servicekit.errors import InvalidRequest, NotFound
 from servicekit.ports.vector_store import VectorStore
 from servicekit.rpc.auth import current_caller
-
 from services.retriever.convert import (
     document_from,
     document_info_to,

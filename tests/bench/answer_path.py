@@ -22,11 +22,11 @@ from pathlib import Path
 
 import grpc
 import psutil
+
 from binnacle_client.answers import QuestionOptions
 from binnacle_client.cli.ingesting import batches
 from binnacle_client.client import Binnacle, open_client
 from binnacle_client.connection import Connection
-
 from services.local.demo.corpus import documents
 from services.local.demo.questions import QUESTIONS
 from services.local.layout import Layout, choose_ports

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from servicekit.adapters.clickhouse.analytics_store import Target
 from servicekit.adapters.registry import open_analytics_store
 from servicekit.errors import BackendTimeout, BackendUnavailable, InvalidRequest
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.testing.conformance.analytics_store import AnalyticsStoreConformance
-
 from tests.clickhouse_process import FrontProcess, running_front
 
 

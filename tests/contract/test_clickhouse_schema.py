@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message
+
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
 from binnacle.events.v1 import document_indexed_pb2, feedback_recorded_pb2
 from binnacle.events.v1 import interaction_completed_pb2 as interaction
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
 from binnacle.type.v1 import generation_pb2, verdict_pb2
-from google.protobuf.descriptor import EnumDescriptor
-from google.protobuf.message import Message
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
 from servicekit.errors import InvalidRequest
 from servicekit.events.topics import INTERACTION_COMPLETED, TOPICS, message_class
-
 from services.analytics.config import Settings
 from services.analytics.convert import message_from_row, select_list
 from services.analytics.migrations import migrate, read_migrations

@@ -1,6 +1,7 @@
 """The embedder in memory keeps the contract of the embedder port."""
 
 import pytest
+
 from servicekit.adapters.memory.embedder import MemoryEmbedder
 from servicekit.testing.conformance.embedder import EmbedderConformance
 

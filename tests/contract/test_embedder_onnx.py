@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from servicekit.adapters.onnx.embedder import OnnxEmbedder, open_embedder
 from servicekit.adapters.onnx.graph_cache import Precision
 from servicekit.errors import BackendUnavailable

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
+
 from servicekit.adapters.extractive.engine import REFUSAL
 from servicekit.adapters.registry import open_engine
 from servicekit.errors import InvalidRequest

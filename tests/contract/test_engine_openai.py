@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+
 from servicekit.adapters.registry import open_engine
 from servicekit.domain.prompt import Sampling
 from servicekit.errors import InvalidRequest, NotReady

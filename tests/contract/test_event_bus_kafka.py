@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
 from servicekit.adapters.kafka.event_bus import KafkaEventBus, open_event_bus
 from servicekit.domain.identity import new_identity
 from servicekit.events.dead_letters import Record
 from servicekit.events.lanes import Backoff
 from servicekit.ports.clock import SystemClock
 from servicekit.testing.conformance.event_bus import EventBusConformance
-
 from services.local.broker import run_broker
 
 

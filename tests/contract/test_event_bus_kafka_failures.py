@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+
 from binnacle.events.v1.document_submitted_pb2 import DocumentSubmitted
 from binnacle.events.v1.producer_reported_pb2 import ProducerReported
 from servicekit.adapters.kafka.event_bus import KafkaEventBus, open_event_bus
@@ -22,7 +23,6 @@ from servicekit.events.topics import DOCUMENT_SUBMITTED, PRODUCER_REPORTED, cons
 from servicekit.ports.clock import SystemClock
 from servicekit.ports.event_bus import OutgoingEvent, Subscription
 from servicekit.testing.conformance.event_bus import TOPIC, Recorder, feedback
-
 from services.local.broker import run_broker
 from services.local.evictions import find_evictions
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+
 from servicekit.adapters.memory.event_bus import MemoryEventBus
 from servicekit.errors import BackendUnavailable
 from servicekit.events.dead_letters import Record

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+
 from servicekit.events.topics import TOPICS, message_class
 
 GOLDEN = Path(__file__).parent / "golden"

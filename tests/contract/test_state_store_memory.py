@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from servicekit.adapters.memory.state_store import MemoryStateStore
 from servicekit.testing.clocks import FakeClock
 from servicekit.testing.conformance.state_store import StateStoreConformance

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
 from servicekit.testing.tgi_server.tokenizer import tokenize
 

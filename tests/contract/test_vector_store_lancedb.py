@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from servicekit.adapters.lancedb import maintenance
 from servicekit.adapters.lancedb.tenant import TenantTables
 from servicekit.adapters.lancedb.vector_store import LanceVectorStore, open_vector_store

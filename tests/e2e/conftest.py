@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from binnacle_client.connection import Connection
 
 _START_WITHIN_S = 90.0

@@ -6,6 +6,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from binnacle.analytics.v1 import analytics_service_pb2 as analytics
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as drift
 from binnacle.evaluator.v1 import evaluator_service_pb2 as evaluator
@@ -15,10 +19,6 @@ from binnacle.guardrail.v1 import guardrail_service_pb2 as guardrail
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.type.v1 import chunk_pb2, generation_pb2, text_pb2
 from binnacle_client.connection import SERVICES
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
-
 from tests.e2e.conftest import RunningStack
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+
 from binnacle_client.client import Binnacle, open_client
 from binnacle_client.connection import SERVICES
 from servicekit.adapters.clickhouse.analytics_store import open_analytics_store
 from servicekit.errors import BinnacleError
-
 from tests.e2e.conftest import RunningStack
 
 _RECOVER_WITHIN_S = 10.0

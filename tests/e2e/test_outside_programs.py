@@ -7,10 +7,10 @@ import time
 import clickhouse_connect
 import grpc
 import pytest
-from binnacle_client.connection import SERVICES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from binnacle_client.connection import SERVICES
 from tests.e2e.conftest import RunningStack
 
 _NAMES = {name: f"binnacle.{name}.v1.{name.title().replace('_', '')}Service" for name in SERVICES}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from binnacle.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from binnacle.generator.v1 import generator_service_pb2 as generator_pb
 from binnacle.generator.v1 import generator_service_pb2_grpc as generator_grpc
@@ -21,7 +22,6 @@ from servicekit.rpc.api_keys import create_key
 from servicekit.runtime.declaration import Service
 from servicekit.runtime.stack import Stack
 from servicekit.testing.in_process import Trust, running_service
-
 from services.gateway.bootstrap import build
 from services.gateway.config import Settings
 

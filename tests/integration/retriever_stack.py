@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+
 from binnacle.events.v1.document_indexed_pb2 import DocumentIndexed
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from binnacle.retriever.v1 import retriever_service_pb2_grpc as stubs
@@ -17,7 +18,6 @@ from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.rpc.status import to_error
 from servicekit.runtime.service import Service, Stack
 from servicekit.testing.in_process import Trust, channel_to, running_service
-
 from services.retriever import bootstrap
 from services.retriever.config import Settings
 

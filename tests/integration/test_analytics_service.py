@@ -8,23 +8,23 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from binnacle.analytics.v1 import analytics_service_pb2 as pb
 from binnacle.analytics.v1 import analytics_service_pb2_grpc as stubs
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from servicekit.adapters.registry import open_event_bus
 from servicekit.domain.identity import new_identity
 from servicekit.events import topics
 from servicekit.ports.clock import SystemClock
 from servicekit.ports.event_bus import EventBus, OutgoingEvent
 from servicekit.testing.in_process import Trust, caller, channel_to, running_service
-
 from services.analytics.bootstrap import build
 from services.analytics.config import Settings
 from services.local.broker import run_broker

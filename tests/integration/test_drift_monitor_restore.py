@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from aiokafka import ConsumerRecord
+from google.protobuf.message import Message
+
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted, InteractionOutcome
-from google.protobuf.message import Message
 from servicekit.adapters.memory.event_bus import MemoryEventBus
 from servicekit.adapters.registry import open_analytics_store
 from servicekit.events.topics import (
@@ -22,7 +23,6 @@ from servicekit.events.topics import (
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import SystemClock
 from servicekit.ports.event_bus import OutgoingEvent
-
 from services.analytics.migrations import migrate, read_migrations
 from services.analytics.record_bytes import RowEncoder
 from services.analytics.tables import read_tables

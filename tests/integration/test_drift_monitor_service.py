@@ -11,13 +11,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2 as rpc
 from binnacle.drift_monitor.v1 import drift_monitor_service_pb2_grpc as stubs
 from binnacle.events.v1.drift_alerted_pb2 import DriftAlerted
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted, InteractionOutcome
-from google.protobuf.message import Message
 from servicekit.adapters.memory.event_bus import MemoryEventBus
 from servicekit.errors import BackendUnavailable
 from servicekit.events.topics import (
@@ -29,7 +30,6 @@ from servicekit.events.topics import (
 from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.runtime.service import Service, Stack
 from servicekit.testing.in_process import Trust, caller, channel_to, running_service
-
 from services.drift_monitor import bootstrap
 from services.drift_monitor.config import Settings
 from tests.unit.drift_monitor.drift_fakes import MeansLaboratory

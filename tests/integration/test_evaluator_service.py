@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from binnacle.evaluator.v1 import evaluator_service_pb2 as rpc
 from binnacle.evaluator.v1 import evaluator_service_pb2_grpc as stubs
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
@@ -25,7 +26,6 @@ from servicekit.rpc.auth import current_caller
 from servicekit.runtime.service import RpcService, Service, Stack
 from servicekit.runtime.settings import ServiceSettings, settings_config
 from servicekit.testing.in_process import Trust, caller, channel_to, running_service
-
 from services.evaluator import bootstrap
 from services.evaluator.config import Settings
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from binnacle.events.v1 import interaction_completed_pb2 as event_pb
 from structlog.testing import capture_logs
 
+from binnacle.events.v1 import interaction_completed_pb2 as event_pb
 from tests.integration.gateway_stack import Backends, RunningGateway, running_gateway
 
 MESSAGES: Any = [{"role": "user", "content": "What is kept?"}]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from binnacle.events.v1 import interaction_completed_pb2 as event_pb
-from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from binnacle.events.v1 import interaction_completed_pb2 as event_pb
+from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from tests.integration.gateway_stack import REDACTED, SECRET, Backends, RunningGateway, running_gateway
 
 

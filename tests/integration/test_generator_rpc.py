@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from binnacle.generator.v1 import generator_service_pb2 as rpc
 from binnacle.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from binnacle.type.v1 import chunk_pb2, generation_pb2, text_pb2
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from servicekit.testing.in_process import Trust, caller, channel_to, running_service
 from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
-
 from services.generator.bootstrap import build
 from services.generator.config import Settings
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
 from binnacle.guardrail.v1 import guardrail_service_pb2_grpc as stubs
@@ -19,7 +20,6 @@ from servicekit.events.topics import GUARDRAIL_DECIDED
 from servicekit.rpc.status import to_error
 from servicekit.runtime.service import Service, Stack
 from servicekit.testing.in_process import Trust, caller, channel_to, running_service
-
 from services.guardrail import bootstrap
 from services.guardrail.config import Settings
 

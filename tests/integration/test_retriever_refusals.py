@@ -5,11 +5,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2
 from servicekit.errors import InvalidRequest
 from servicekit.testing.in_process import caller
-
 from tests.integration.retriever_stack import Retriever, as_error, make_document, make_filter, running_retriever
 
 BREAD = "Bread is made of flour, water, salt and yeast."

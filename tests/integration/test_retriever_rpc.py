@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from binnacle.events.v1 import document_indexed_pb2 as indexed
 from binnacle.events.v1.document_submitted_pb2 import DocumentSubmitted
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
@@ -14,7 +15,6 @@ from binnacle.type.v1 import chunk_pb2
 from servicekit.events.topics import DOCUMENT_SUBMITTED
 from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.testing.in_process import caller
-
 from tests.integration.retriever_stack import Retriever, make_document, make_filter, running_retriever
 
 KAFKA = "A topic has partitions.\n\nA consumer commits its offset after the work is done."

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
 from servicekit.adapters.registry import open_event_bus
@@ -21,7 +22,6 @@ from servicekit.events.codec import encode_headers
 from servicekit.events.topics import FEEDBACK_RECORDED, dead_letter_topic
 from servicekit.ports.clock import SystemClock
 from servicekit.ports.event_bus import EventBus, OutgoingEvent
-
 from services.analytics.batching import Limits
 from services.analytics.completeness import COUNTED_TOPICS, Completeness, account_for
 from services.analytics.config import Settings

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import click
-from servicekit.rpc.api_keys import create_key, read_keys, revoke_key
 
 from binnacle_client.cli.output import console, notes, print_json, print_table
+from servicekit.rpc.api_keys import create_key, read_keys, revoke_key
 
 _DEFAULT_FILE = Path(".var/local/secrets/api_keys.json")
 

@@ -3,6 +3,9 @@
 import sys
 
 import click
+
+from binnacle_client.cli import asking, ingesting, keys, operating, tailing
+from binnacle_client.cli.output import notes
 from servicekit.errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -14,9 +17,6 @@ from servicekit.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-
-from binnacle_client.cli import asking, ingesting, keys, operating, tailing
-from binnacle_client.cli.output import notes
 
 _EXIT_STATUS: tuple[tuple[type[BinnacleError], int], ...] = (
     (InvalidRequest, 3),

@@ -8,11 +8,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
-from servicekit.events.topics import TOPICS, TopicSpec, message_class
 
 from binnacle_client.cli.output import console, print_json
 from binnacle_client.connection import Connection
+from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
+from servicekit.events.topics import TOPICS, TopicSpec, message_class
 
 
 @click.command()

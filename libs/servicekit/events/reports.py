@@ -6,7 +6,6 @@ Pure; published by event-bus adapters every `REPORT_EVERY_S` and at a clean stop
 from datetime import datetime
 
 from binnacle.events.v1.producer_reported_pb2 import ProducerReported, SequenceMark
-
 from servicekit.domain.identity import ServiceIdentity
 from servicekit.domain.ids import derive_id
 from servicekit.events.ledger import SequenceLedger

@@ -10,7 +10,6 @@ from typing import Protocol
 
 from servicekit.domain.grounding import Grounding, ground
 from servicekit.domain.verdict import Finding, Surface
-
 from services.guardrail.normalizing import NormalizedText, normalize
 
 

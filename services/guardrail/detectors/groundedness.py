@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from servicekit.domain.grounding import GROUNDING_VERSION, SentenceSupport
 from servicekit.domain.verdict import Finding, Surface
-
 from services.guardrail.detectors.detector import Subject
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from schwifty import IBAN
 from schwifty.exceptions import SchwiftyException
-from servicekit.domain.verdict import Finding, Span
 
+from servicekit.domain.verdict import Finding, Span
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 

@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from servicekit.domain.verdict import Finding, Surface
 
+from servicekit.domain.verdict import Finding, Surface
 from services.guardrail.detectors.detector import Subject
 from services.guardrail.linear import LinearPattern, LinearSet
 from services.guardrail.normalizing import NORMALIZING_VERSION

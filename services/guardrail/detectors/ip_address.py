@@ -4,7 +4,6 @@ import ipaddress
 from collections.abc import Iterator
 
 from servicekit.domain.verdict import Finding, Span
-
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import phonenumbers
-from servicekit.domain.verdict import Finding, Span
 
+from servicekit.domain.verdict import Finding, Span
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 

@@ -27,8 +27,8 @@ from detect_secrets.plugins.square_oauth import SquareOAuthDetector
 from detect_secrets.plugins.stripe import StripeDetector
 from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
 from detect_secrets.plugins.twilio import TwilioKeyDetector
-from servicekit.domain.verdict import Finding, Span
 
+from servicekit.domain.verdict import Finding, Span
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern, LinearSet
 

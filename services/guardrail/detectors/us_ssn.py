@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from servicekit.domain.verdict import Finding
-
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 

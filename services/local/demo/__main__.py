@@ -14,7 +14,6 @@ from binnacle_client.cli.output import console, notes, print_json
 from binnacle_client.client import open_client
 from binnacle_client.connection import Connection
 from servicekit.adapters.registry import open_analytics_store
-
 from services.local.__main__ import run_to_end, say
 from services.local.demo.corpus import documents
 from services.local.demo.course import Course, run_course

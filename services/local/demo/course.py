@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
 from binnacle_client.answers import Answer, DocumentInput, DriftAlert, QuestionOptions
 from binnacle_client.cli.ingesting import batches
 from binnacle_client.cli.output import notes
 from binnacle_client.client import Binnacle
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
 from services.local.demo.questions import QUESTIONS, SHIFTED_QUESTIONS, DemoQuestion
 
 _ASK_AT_ONCE = 4

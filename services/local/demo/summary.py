@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from binnacle_client.answers import Answer
 from rich.console import Console
 from rich.table import Table
 
+from binnacle_client.answers import Answer
 from services.local.demo.course import Course, cited_topics
 from services.local.demo.questions import DemoQuestion
 from services.local.demo.readback import Counts

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.adapters.kafka.address import DEFAULT_SESSION_S, KafkaAddress, parse_address
 from servicekit.errors import InvalidRequest
 

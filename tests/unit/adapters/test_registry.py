@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from servicekit.adapters import registry
 from servicekit.adapters.memory.event_bus import MemoryEventBus
 from servicekit.domain.identity import new_identity

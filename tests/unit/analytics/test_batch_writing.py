@@ -2,11 +2,11 @@
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+
 from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.events.topics import FEEDBACK_RECORDED
 from servicekit.ports.event_bus import RejectedEvent
-
 from services.analytics.batching import Batch, Gap, Limits
 from services.analytics.tables import TopicTable
 from services.analytics.writing import BatchWriter

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from servicekit.errors import NotReady
 
+from servicekit.errors import NotReady
 from services.analytics.migrations import migrate, read_migrations
 from tests.unit.analytics.analytics_fakes import RecordingStore
 

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 from aiokafka import ConsumerRecord
-from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from google.protobuf.internal import decoder, encoder
 from hypothesis import given
 from hypothesis import strategies as st
+
+from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from servicekit.domain.envelope import Envelope
 from servicekit.events.codec import encode_headers
 from servicekit.events.topics import FEEDBACK_RECORDED, TOPICS
 from servicekit.ports.event_bus import RejectedEvent
-
 from services.analytics.record_bytes import RowEncoder, varint
 
 _TYPE = TOPICS[FEEDBACK_RECORDED].message

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
+
 from servicekit.domain.envelope import Envelope
 from servicekit.errors import BackendUnavailable
 from servicekit.events.codec import encode_headers
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.events.topics import DRIFT_ALERTED, FEEDBACK_RECORDED, TOPICS
 from servicekit.ports.clock import SystemClock
-
 from services.analytics.batching import Limits
 from services.analytics.sink_session import BrokerLostError, SinkSession, SinkSettings
 from services.analytics.tables import TopicTable

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servicekit.errors import InvalidRequest
 
+from servicekit.errors import InvalidRequest
 from services.analytics.window import Page, Window, make_window, read_page_token
 
 _NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
 from binnacle_client.answers import Answer, AnswerEvent, AnswerRetracted, AnswerText
 from binnacle_client.cli import asking
 from binnacle_client.connection import Connection
-from click.testing import CliRunner
 
 STOPPED = "This was stopped."
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from binnacle_client.connection import Connection
 from servicekit.errors import InvalidRequest, Unauthenticated
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.grounding import UNSUPPORTED, Evidence, ground
 
 CHUNKS = (

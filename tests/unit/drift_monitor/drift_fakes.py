@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 from servicekit.errors import BackendUnavailable
 from servicekit.testing.clocks import FakeClock
-
 from services.drift_monitor.alerts import Alert, AlertBook, Segment
 from services.drift_monitor.judging import Comparison, Finding, Measured, Strictness, Summary, Test
 from services.drift_monitor.monitor import DriftMonitor

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.errors import InvalidRequest, NotFound, NotReady
 from servicekit.testing.clocks import FakeClock
-
 from services.drift_monitor.alerts import Alert, AlertBook, AlertState, Segment, Severity, severity_of
 from services.drift_monitor.feed import (
     AlertChanged,

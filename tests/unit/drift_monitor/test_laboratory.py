@@ -7,8 +7,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servicekit.errors import BackendTimeout, BackendUnavailable
 
+from servicekit.errors import BackendTimeout, BackendUnavailable
 from services.drift_monitor.frames import MAX_FRAME_BYTES, body_length, pack, read_frame
 from services.drift_monitor.judging import Comparison, Test
 from services.drift_monitor.laboratory import WorkerLaboratory, open_laboratory

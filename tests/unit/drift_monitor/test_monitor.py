@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from servicekit.adapters.memory.event_bus import MemoryEventBus
 from servicekit.errors import BackendUnavailable, NotFound, NotReady
 from servicekit.events.topics import DRIFT_ALERTED
 from servicekit.testing.clocks import FakeClock
-
 from services.drift_monitor.alerts import Alert, AlertState
 from services.drift_monitor.judging import LABORATORY_FAILED, Comparison, Measured
 from services.drift_monitor.monitor import DriftMonitor

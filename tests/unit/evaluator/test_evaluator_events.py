@@ -5,17 +5,17 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from google.protobuf.message import Message
+
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded, FeedbackType
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted, InteractionOutcome
-from google.protobuf.message import Message
 from servicekit.adapters.memory.event_bus import MemoryEventBus
 from servicekit.domain.score import Metric, Unmeasured
 from servicekit.errors import BackendUnavailable
 from servicekit.events.topics import EVALUATION_SCORED, FEEDBACK_RECORDED, INTERACTION_COMPLETED
 from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.testing.clocks import FakeClock
-
 from services.evaluator.chunk_cache import CachedChunks
 from services.evaluator.evaluating import Evaluator
 from services.evaluator.events import EvaluatorEvents

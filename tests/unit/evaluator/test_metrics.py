@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.ids import RequestIds
 from servicekit.domain.score import Metric, Score, Unmeasured
-
 from services.evaluator.citations import score_citation_precision
 from services.evaluator.feedback import Feedback, FeedbackKind, score_feedback
 from services.evaluator.groundedness import score_groundedness

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
-from binnacle.events.v1.document_indexed_pb2 import DocumentIndexed
-from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from hypothesis import given
 from hypothesis import strategies as st
+
+from binnacle.events.v1.document_indexed_pb2 import DocumentIndexed
+from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from servicekit.domain.envelope import Envelope, ReceivedEvent
 from servicekit.events.codec import MAX_HEADER_BYTES, MAX_SEQUENCE, decode, decode_headers, encode_headers
 from servicekit.ports.event_bus import RejectedEvent

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
 from servicekit.domain.envelope import Envelope, ReceivedEvent
 from servicekit.events.codec import encode_headers
 from servicekit.events.dead_letters import DeadLetter, Record, bury, original_headers
 from servicekit.events.lanes import Backoff, Lanes
 from servicekit.ports.event_bus import Handler, RejectedEvent, Subscription
-from structlog.testing import capture_logs
 
 _TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
 from servicekit.events.ledger import Mark, SequenceLedger
 from servicekit.events.topics import PRODUCER_REPORTED
 

@@ -3,8 +3,9 @@
 import importlib
 import pkgutil
 
-import binnacle.events.v1
 import pytest
+
+import binnacle.events.v1
 from servicekit.events import topics
 from servicekit.events.topics import TOPICS, TopicSpec, consumer_group, dead_letter_topic, message_class
 

@@ -13,7 +13,6 @@ from servicekit.domain.verdict import Action, Surface, Verdict
 from servicekit.ports.clock import SystemClock
 from servicekit.ports.event_bus import OutgoingEvent
 from servicekit.rpc.deadline import Budget
-
 from services.gateway.admission import Admission
 from services.gateway.answer import AnswerEvent
 from services.gateway.answering import Answering, Stages

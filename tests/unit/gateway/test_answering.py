@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+
 from binnacle.events.v1 import interaction_completed_pb2 as pb
 from servicekit.domain.prompt import Message, Role
 from servicekit.errors import BackendUnavailable, Conflict, InvalidRequest, Overloaded
-
 from services.gateway.answer import AnswerEvent, Completed, Outcome, Retracted, Token, VerdictFound
 from services.gateway.question import Channel, Question, RetrievalMode
 from services.gateway.standing_in import BLOCKED_TEXT, REFUSAL_TEXT

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from servicekit.errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -14,7 +15,6 @@ from servicekit.errors import (
     InvalidRequest,
     Overloaded,
 )
-
 from services.gateway.answer import Accepted, Completed
 from services.gateway.question import Channel, Question
 from tests.unit.gateway.gateway_fakes import ASKER, SECRET, FakeRetriever, Gateway, budget

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from binnacle.events.v1 import feedback_recorded_pb2 as pb
 from servicekit.domain.ids import RequestIds
 from servicekit.errors import BackendUnavailable, InvalidRequest, NotFound
 from servicekit.ports.clock import SystemClock
-
 from services.gateway.events import feedback_recorded
 from services.gateway.feedback import Feedback, FeedbackDesk, FeedbackKind
 from services.gateway.publishing import Publishing

@@ -6,6 +6,7 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.ids import RequestIds, derive_id
 
 _KEY = b"k" * 32

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+
 from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from binnacle.type.v1 import generation_pb2, text_pb2
 from servicekit.domain.prompt import Message, Role
 from servicekit.errors import InvalidRequest
-
 from services.gateway.convert import question_of
 from services.gateway.question import Channel, Question, RetrievalMode
 from services.gateway.validation import validate_question

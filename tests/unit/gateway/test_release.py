@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from servicekit.domain.verdict import Span
 
+from servicekit.domain.verdict import Span
 from services.gateway.backends import AnswerCitation
 from services.gateway.release import MAX_PIECE_CHARS, HoldBack, Piece, relocate
 

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.chunk import Chunk, ScoredChunk
 from servicekit.domain.prompt import ContextChunk
-
 from services.generator.citations import find_citations
 
 

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.adapters.extractive.engine import cited
 from servicekit.adapters.extractive.prose import read_prose
 from servicekit.adapters.extractive.selection import MAX_SENTENCES, Quote, choose

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from servicekit.domain.generation import Usage
 from servicekit.errors import InvalidRequest
-
 from services.generator.model_config import parse_models, read_models, single_model
 from services.generator.pricing import Price
 

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from servicekit.domain.chunk import Chunk, ScoredChunk
 from servicekit.domain.generation import ModelInfo, TokenCount
 from servicekit.domain.prompt import Message, Role
 from servicekit.errors import ContextWindowExceeded
-
 from services.generator.packing import Packed, Prompt, pack
 from services.generator.templates import load_prompts
 

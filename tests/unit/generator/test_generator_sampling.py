@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.prompt import Sampling
 from servicekit.errors import InvalidRequest
 

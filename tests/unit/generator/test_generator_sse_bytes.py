@@ -4,6 +4,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.adapters.stop_texts import StopTexts
 from servicekit.adapters.tgi.transport import escape_line_separators, split_partial
 

@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from servicekit.domain.chunk import Chunk, ScoredChunk
 from servicekit.domain.prompt import ContextChunk, Message, Role
 from servicekit.errors import InvalidRequest, NotFound
-
 from services.generator.templates import load_prompts, parse_template
 
 CONTEXT = (ContextChunk(1, ScoredChunk(Chunk("c", "d", 1, "", "It opens at six.", title="Harbour"), 1, 1.0)),)

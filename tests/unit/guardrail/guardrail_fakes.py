@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from servicekit.domain.verdict import Finding
-
 from services.guardrail.checking import Decision
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 

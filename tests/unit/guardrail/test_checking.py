@@ -4,10 +4,10 @@ import asyncio
 import threading
 
 import pytest
+
 from servicekit.domain.verdict import Action, Finding, Span, Surface
 from servicekit.errors import BackendTimeout, BackendUnavailable, Overloaded
 from servicekit.testing.clocks import FakeClock
-
 from services.guardrail.checking import CheckContext, Guardrail, RetrievedText
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.detectors.detector import Detector

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 import pytest
-from servicekit.domain.verdict import Surface
 
+from servicekit.domain.verdict import Surface
 from services.guardrail.detectors.card import CardDetector
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.detectors.detector import Detector, Subject

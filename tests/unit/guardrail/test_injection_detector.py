@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servicekit.domain.verdict import Surface
 
+from servicekit.domain.verdict import Surface
 from services.guardrail.detectors.detector import Subject
 from services.guardrail.detectors.injection import InjectionDetector, load_rules
 from services.guardrail.linear import LinearPattern, LinearSet

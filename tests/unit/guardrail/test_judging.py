@@ -1,9 +1,9 @@
 """Tests of judging: the policy decides what a finding and a failure mean."""
 
 import pytest
-from servicekit.domain.verdict import Action, Finding, Span, Surface, strongest
 from structlog.testing import capture_logs
 
+from servicekit.domain.verdict import Action, Finding, Span, Surface, strongest
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.judging import MAX_VERDICTS, Assessment, Judge
 from services.guardrail.policy import DetectorPolicy, OnFailure, Policy

@@ -4,8 +4,8 @@ import unicodedata
 
 from hypothesis import given
 from hypothesis import strategies as st
-from servicekit.domain.verdict import Span
 
+from servicekit.domain.verdict import Span
 from services.guardrail.normalizing import normalize
 
 ODD = st.text(

@@ -1,8 +1,8 @@
 """Tests of policy files: what they state, and that every mistake is told with file and line."""
 
 import pytest
-from servicekit.domain.verdict import Action, Surface
 
+from servicekit.domain.verdict import Action, Surface
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.policy import OnFailure, Policy
 from services.guardrail.policy_file import MAX_FILE_CHARS, PolicyError, default_policy, parse_policy

@@ -5,8 +5,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from servicekit.domain.verdict import Action, Surface
 
+from servicekit.domain.verdict import Action, Surface
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.policy_file import PolicyError
 from services.guardrail.policy_store import PolicyStore

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from servicekit.errors import BackendUnavailable
 from servicekit.ports.event_bus import OutgoingEvent
-
 from services.guardrail import publishing
 from services.guardrail.publishing import DecisionPublisher
 

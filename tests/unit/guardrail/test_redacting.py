@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from servicekit.domain.verdict import Action, Span, Surface
 
+from servicekit.domain.verdict import Action, Span, Surface
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.judging import Judge
 from services.guardrail.policy_file import default_policy

@@ -4,8 +4,8 @@ import base64
 import json
 
 import pytest
-from servicekit.domain.verdict import Surface
 
+from servicekit.domain.verdict import Surface
 from services.guardrail.detectors.detector import Subject
 from services.guardrail.detectors.secret import SecretDetector
 from services.guardrail.normalizing import normalize

@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from servicekit.errors import InvalidRequest
 
+from servicekit.errors import InvalidRequest
 from services.local.layout import PREFERRED_PORTS, SERVICES, Layout, choose_ports
 from services.local.supervisor import run_stack
 

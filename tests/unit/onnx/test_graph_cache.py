@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from servicekit.adapters.onnx import build, graph_cache
 from servicekit.adapters.onnx.embedder import parse_url
 from servicekit.adapters.onnx.graph_cache import Precision, default_cache_dir, ensure_graph, graph_path

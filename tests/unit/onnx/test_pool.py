@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+
 from servicekit.adapters.onnx.pool import Priority, PriorityPool
 from servicekit.errors import BackendUnavailable, Overloaded
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from servicekit.adapters.memory.embedder import WordTokenizer
 from servicekit.ports.embedder import Tokenizer
-
 from services.retriever.chunking import ChunkRules, Piece, cut, split_at_tokens
 from services.retriever.html_text import parse_html
 from services.retriever.markdown import parse_markdown

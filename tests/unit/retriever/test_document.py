@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.chunk import MetadataScalar
 from servicekit.errors import InvalidRequest
-
 from services.retriever.document import SubmittedDocument, check_document, hash_document
 
 

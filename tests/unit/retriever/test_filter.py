@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 import lancedb
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no stubs
 import pytest
-from binnacle.type.v1 import chunk_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from binnacle.type.v1 import chunk_pb2
 from servicekit.adapters.lancedb.predicate import to_sql
 from servicekit.domain.chunk import MetadataScalar
 from servicekit.domain.filter import All, Any, Comparison, FieldKind, Filter, Not, Operator, check_filter, matches
 from servicekit.errors import InvalidRequest
-
 from services.retriever.convert_search import MAX_DEPTH, MAX_FILTERS, filter_from
 
 KNOWN = {"text": FieldKind.TEXT, "number": FieldKind.NUMBER, "flag": FieldKind.BOOLEAN}

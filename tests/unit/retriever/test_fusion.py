@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.domain.fusion import fuse
 
 SCORES = st.dictionaries(st.text(max_size=3), st.floats(-1e6, 1e6), max_size=12)

@@ -1,8 +1,8 @@
 """Reading documents: headings, blocks and titles of each media type, and markup that is broken."""
 
 import pytest
-from servicekit.errors import InvalidRequest
 
+from servicekit.errors import InvalidRequest
 from services.retriever.html_text import MAX_DEPTH, parse_html
 from services.retriever.markdown import parse_markdown
 from services.retriever.parsing import BlockKind, ParsedDocument

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from binnacle.generator.v1 import generator_service_pb2 as pb
 from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from servicekit.runtime.lifecycle import Lifecycle

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from servicekit.errors import InvalidRequest, NotFound, Unauthenticated
 from servicekit.rpc.api_keys import PREFIX, ApiKeyStore, create_key, digest, read_keys, revoke_key
 from servicekit.rpc.caller import Caller

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from binnacle.generator.v1 import generator_service_pb2 as pb
 from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from servicekit.errors import BackendUnavailable

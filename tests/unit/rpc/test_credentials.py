@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.errors import InvalidRequest, Unauthenticated
 from servicekit.rpc.auth import Authenticator, JwtTrust
 from servicekit.rpc.caller import Caller, current_caller

@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from servicekit.rpc.api_keys import read_keys
 from servicekit.rpc.init_keys import API_KEYS, main
 

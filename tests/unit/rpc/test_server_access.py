@@ -5,10 +5,11 @@ from typing import Any
 
 import grpc
 import pytest
-from binnacle.generator.v1 import generator_service_pb2 as pb
-from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from binnacle.generator.v1 import generator_service_pb2 as pb
+from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from servicekit.rpc.api_keys import create_key, revoke_key
 from servicekit.rpc.auth import Caller, current_caller
 from servicekit.rpc.client import open_channel

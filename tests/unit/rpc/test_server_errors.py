@@ -6,12 +6,13 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
+
 from binnacle.generator.v1 import generator_service_pb2 as pb
 from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from servicekit import errors
 from servicekit.rpc.status import to_error
 from servicekit.testing.in_process import caller, channel_to
-from structlog.testing import capture_logs
 
 CASES = [
     (errors.InvalidRequest("top_k must be 1..100, got -1", field="top_k"), grpc.StatusCode.INVALID_ARGUMENT),

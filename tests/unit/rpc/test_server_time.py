@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from binnacle.generator.v1 import generator_service_pb2 as pb
 from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from servicekit.rpc.deadline import Budget, current_budget, within

@@ -4,6 +4,7 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest, Unauthenticated
 from servicekit.rpc.status import STATUS_DETAILS, to_error, to_failure
 

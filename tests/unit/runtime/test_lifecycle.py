@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
-from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from servicekit.errors import BackendUnavailable
 from servicekit.ports.event_bus import OutgoingEvent, Subscription
 from servicekit.runtime.lifecycle import serve

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import Field, SecretStr, ValidationError
+
 from servicekit.runtime.settings import (
     ServiceSettings,
     SettingsError,

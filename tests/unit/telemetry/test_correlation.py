@@ -1,6 +1,7 @@
 """Request ids: taken over when well formed, made otherwise, renamed in place."""
 
 import pytest
+
 from servicekit.telemetry.correlation import accept_request_id, correlated, current_request_id, name_request
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from servicekit.telemetry.correlation import correlated
 from servicekit.telemetry.logging import configure_logging
 from servicekit.telemetry.tracing import current_trace_id, span

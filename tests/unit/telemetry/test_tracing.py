@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from servicekit.telemetry import tracing
 from servicekit.telemetry.tracing import configure_tracing, current_trace_id, current_traceparent, span
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Protocol
 
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
-
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.events.codec import decode
 from servicekit.events.dead_letters import Record
