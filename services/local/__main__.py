@@ -17,6 +17,8 @@ from services.local.layout import PREFERRED_PORTS, Layout, choose_ports
 from services.local.process import StartFailed
 from services.local.supervisor import LocalStack, run_stack
 
+_INTERRUPTED = 130
+
 EMBEDDED_BROKER_WARNING = """\
   The event broker is embedded, for trying things out. It keeps records in memory only: a restart of the stack
   forgets what was not consumed, and it evicts acknowledged records past about 5 MiB a partition (an eviction before
@@ -53,6 +55,9 @@ def run_to_end(work: Coroutine[None, None, None]) -> int:
         for exc in _leaves(refused):
             say(str(exc))
         status = 2
+    except* KeyboardInterrupt:
+        say("interrupted")
+        status = _INTERRUPTED
     return status
 
 
@@ -65,14 +70,26 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
 
 
 async def _run(layout: Layout, *, kafka: str | None) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stopped, up = asyncio.Event(), asyncio.Event()
+    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+    assert running is not None
+
+    def stop() -> None:
+        if not up.is_set() and not stopped.is_set():
+            running.cancel()  # what has started by now is stopped again
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with run_stack(layout, say=say, kafka=kafka) as stack:
-        introduce(stack)
-        await stopped.wait()
-        say("stopping")
+        loop.add_signal_handler(number, stop)
+    try:
+        async with run_stack(layout, say=say, kafka=kafka) as stack:
+            up.set()
+            introduce(stack)
+            await stopped.wait()
+            say("stopping")
+    except asyncio.CancelledError:
+        if not stopped.is_set():
+            raise
     say("stopped")
 
 

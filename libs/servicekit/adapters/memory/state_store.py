@@ -75,9 +75,7 @@ def _size(key: str, value: bytes) -> int:
 
 
 @asynccontextmanager
-async def open_state_store(
-    url: str = "memory://", *, clock: Clock | None = None
-) -> AsyncIterator[MemoryStateStore]:
+async def open_state_store(url: str = "memory://", *, clock: Clock | None = None) -> AsyncIterator[MemoryStateStore]:
     """Open an empty store; its content ends with it."""
     del url  # memory:// says all there is
     yield MemoryStateStore(clock=clock)
