@@ -60,7 +60,7 @@ lint: env ## ruff, mypy --strict, import directions, file sizes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --verbose
+	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.structure
 
 .PHONY: check
