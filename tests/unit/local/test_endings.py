@@ -1,8 +1,8 @@
 """How a run of the stack ends is told in a line and by the exit status."""
 
 import pytest
-from servicekit.errors import InvalidRequest
 
+from servicekit.errors import InvalidRequest
 from services.local.__main__ import run_to_end
 from services.local.process import StartFailed
 
