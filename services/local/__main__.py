@@ -23,7 +23,8 @@ EMBEDDED_BROKER_WARNING = """\
   The event broker is embedded, for trying things out. It keeps records in memory only: a restart of the stack
   forgets what was not consumed, and it evicts acknowledged records past about 5 MiB a partition (an eviction before
   it was read is reported as a gap). It has no retention, compaction, time lookup or topic administration.
-  ClickHouse and the vector store are on disk. Durable: start a Kafka and run
+  Idempotency keys, conversations and indexing operations are in memory too. ClickHouse and the vector store are on
+  disk. Durable: start a Kafka and run
   `python -m services.local --kafka HOST:PORT`."""
 
 
