@@ -161,7 +161,10 @@ class Generator(Protocol):
     """Drives the engines."""
 
     def generate(self, request: GenerationRequest, *, timeout_s: float) -> AsyncGenerator[TokenEvent | Generated, None]:
-        """Tokens, then exactly one Generated; closing the generator cancels the generation."""
+        """Tokens, then exactly one Generated; closing the generator cancels the generation.
+
+        A generation that fails may still yield one, with what it took, before it raises.
+        """
         ...
 
     async def list_models(self, *, timeout_s: float) -> Sequence[ModelAlias]:

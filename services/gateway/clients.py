@@ -16,7 +16,7 @@ from binnacle.guardrail.v1.guardrail_service_pb2_grpc import GuardrailServiceStu
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever_pb
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from binnacle.type.v1 import chunk_pb2
-from servicekit.domain.generation import Cost, TokenEvent
+from servicekit.domain.generation import Cost, FinishReason, TokenEvent, Usage
 from servicekit.domain.verdict import Action, strongest
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest
 from servicekit.rpc.status import to_error
@@ -149,7 +149,7 @@ class GeneratorClient:
     async def generate(
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[TokenEvent | Generated, None]:
-        """Tokens, then the end; closing cancels the call."""
+        """Tokens, then the end, or what it took until it broke off and the error; closing cancels the call."""
         call = self._stub.GenerateAnswer(_generation(request), timeout=timeout_s)
         try:
             async for response in call:
@@ -158,7 +158,10 @@ class GeneratorClient:
                 else:
                     yield _generated(response.end)
         except grpc.aio.AioRpcError as exc:
-            raise _as_of_question(to_error(exc, "generator"), renamed={"question": "text"}) from exc
+            error = to_error(exc, "generator")
+            if (spent := _spent(error)) is not None:
+                yield spent
+            raise _as_of_question(error, renamed={"question": "text"}) from exc
         finally:
             call.cancel()
 
@@ -252,6 +255,22 @@ def _generated(end: generator_pb.GenerationEnd) -> Generated:
         degradations=tuple(types.degradation_of(one) for one in end.degradations),
         refused=end.refused,
     )
+
+
+def _spent(error: BinnacleError) -> Generated | None:
+    """What the attempts of a generation that failed took, if the generator says so."""
+    told = error.metadata
+    if "cost_microusd" not in told:
+        return None
+    return Generated(
+        usage=Usage(_count(told.get("input_tokens")), _count(told.get("output_tokens")), estimated=True),
+        cost=Cost(_count(told["cost_microusd"]), told.get("price_version", "")),
+        finish_reason=FinishReason.ERROR,
+    )
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
 
 
 def _as_of_question(error: BinnacleError, *, renamed: dict[str, str]) -> BinnacleError:

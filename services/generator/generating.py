@@ -166,8 +166,10 @@ def _told(error: BinnacleError, trials: list[Trial]) -> BinnacleError:
     attempts = [trial.attempt() for trial in trials]
     error.metadata |= {
         "attempts": str(len(attempts)),
+        "input_tokens": str(sum(attempt.usage.input_tokens for attempt in attempts)),
         "output_tokens": str(sum(attempt.usage.output_tokens for attempt in attempts)),
         "cost_microusd": str(sum(attempt.cost.microusd for attempt in attempts)),
+        "price_version": attempts[-1].cost.price_version,
     }
     return error
 

@@ -1,7 +1,9 @@
 """The gateway over real gRPC: its three RPCs, their statuses, their records."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -10,6 +12,9 @@ from grpc_status import rpc_status
 
 from binnacle.events.v1 import interaction_completed_pb2 as event_pb
 from binnacle.gateway.v1 import gateway_service_pb2 as pb
+from binnacle.generator.v1 import generator_service_pb2 as generator_pb
+from servicekit.errors import BackendUnavailable
+from servicekit.rpc.status import to_failure
 from tests.integration.gateway_stack import REDACTED, SECRET, Backends, RunningGateway, running_gateway
 
 
@@ -93,6 +98,25 @@ async def test_secrets_reach_no_record(tmp_path: Path) -> None:
             (f"Who is {REDACTED}?", False)
         ]
         assert SECRET not in str(gateway.interactions()[0])
+
+
+async def test_a_failed_generation_is_billed(tmp_path: Path) -> None:
+    """Tokens that an engine made before it broke off cost money: the record of the failure holds them."""
+
+    class _BreaksOff(Backends):
+        async def GenerateAnswer(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # as above
+            yield generator_pb.GenerateAnswerResponse(token=generator_pb.TokenDelta(text="One. Two", token_count=3))
+            took = {"input_tokens": "20", "output_tokens": "3", "cost_microusd": "11", "price_version": "v1"}
+            failure = to_failure(BackendUnavailable("gone", metadata=took), service="generator", request_id="")
+            await context.abort(failure.code, failure.message, failure.trailers)
+
+    async with running_gateway(tmp_path, _BreaksOff()) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await gateway.stub.AnswerQuestion(_ask(), metadata=gateway.auth(), timeout=10)
+        (record,) = gateway.interactions()
+        assert record.outcome == event_pb.INTERACTION_OUTCOME_FAILED
+        assert (record.cost_microusd, record.price_version) == (11, "v1")
+        assert (record.usage.input_tokens, record.usage.output_tokens, record.usage.estimated) == (20, 3, True)
 
 
 async def test_titles_are_judged_like_the_texts_below_them(tmp_path: Path) -> None:
