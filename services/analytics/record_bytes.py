@@ -7,14 +7,14 @@ in front. Their numbers are beyond any that the protos use. The topic comes firs
 that is cut off swallows what follows it, and the table refuses a row without its topic or its id.
 """
 
+import re
 import struct
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from aiokafka import ConsumerRecord
 
 from servicekit.events.codec import MAX_HEADER_BYTES, MAX_SEQUENCE
-from servicekit.events.dead_letters import Record, parse_record
+from servicekit.events.dead_letters import Record, parse_record, record_time
 from servicekit.ports.event_bus import RejectedEvent
 
 _TOPIC, _TENANT, _SOURCE, _PRODUCER, _PARTITION, _OFFSET, _SEQUENCE, _TIME, _ID = range(50001, 50010)
@@ -31,6 +31,8 @@ ENVELOPE_FIELDS = (
 )
 _FIXED64, _LENGTH_DELIMITED = 1, 2
 _MAX_CACHED = 4096
+# What needs no closer look; any other identifier goes through every check.
+_PLAIN_ID = re.compile(rb"[!-~]{1,%d}" % MAX_HEADER_BYTES)
 
 
 def varint(number: int) -> bytes:
@@ -85,7 +87,7 @@ class RowEncoder:
             headers.get("ce_producer"),
         )
         constant = self._constant.get((record.partition, repeated))
-        if constant is None or not identifier or len(identifier) > MAX_HEADER_BYTES or not _is_sequence(sequence):
+        if constant is None or not identifier or not _PLAIN_ID.fullmatch(identifier) or not _is_sequence(sequence):
             constant = self._checked(record, repeated)
             assert identifier is not None
         tail = (
@@ -134,7 +136,7 @@ def original(record: ConsumerRecord[bytes, bytes]) -> Record:
         key=record.key,
         value=record.value,
         headers=tuple(headers),
-        time=datetime.fromtimestamp(record.timestamp / 1000, tz=UTC),
+        time=record_time(record.timestamp),
     )
 
 

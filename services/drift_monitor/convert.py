@@ -1,6 +1,6 @@
 """Protobuf ↔ the drift monitor's domain types. Nothing else here touches generated messages."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -10,6 +10,7 @@ from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.guardrail_decided_pb2 import GuardrailDecided
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted, InteractionOutcome
 from binnacle.type.v1.verdict_pb2 import Action
+from servicekit.events.codec import read_time
 from services.drift_monitor.alerts import Alert, AlertState, Segment, Severity, WindowSummary
 from services.drift_monitor.facts import (
     InteractionFacts,
@@ -43,7 +44,11 @@ SEVERITIES = {
 
 
 def request_from(message: InteractionCompleted, *, tenant: str) -> ObservedRequest | None:
-    """The interaction as signals; None for a shadow or a replay, which is no traffic of users."""
+    """The interaction as signals; None for a shadow or a replay, which is no traffic of users.
+
+    Raises:
+        RejectedEvent: no calendar has its time of completion.
+    """
     if message.shadow_of or message.replay_of:
         return None
     facts = InteractionFacts(
@@ -59,7 +64,7 @@ def request_from(message: InteractionCompleted, *, tenant: str) -> ObservedReque
     return ObservedRequest(
         request_id=message.request_id,
         segment=Segment(tenant, message.route),
-        time=_datetime(message.complete_time),
+        time=read_time(message.complete_time, field="complete_time"),
         values=signals_of(facts),
     )
 
@@ -163,7 +168,3 @@ def _timestamp(time: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp
-
-
-def _datetime(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)

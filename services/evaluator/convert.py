@@ -1,15 +1,14 @@
 """Protobuf ↔ the evaluator's domain types. Nothing else here touches generated messages."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from datetime import datetime
 
 from binnacle.evaluator.v1 import evaluator_service_pb2 as rpc
 from binnacle.events.v1 import evaluation_scored_pb2, feedback_recorded_pb2, interaction_completed_pb2
 from binnacle.retriever.v1 import retriever_service_pb2
 from servicekit.domain.score import Metric, Score, Unmeasured
 from servicekit.errors import InvalidRequest
+from servicekit.events.codec import read_time
 from services.evaluator.evaluating import Context, Evaluation, Interaction
 from services.evaluator.feedback import Feedback, FeedbackKind
 from services.evaluator.subject import CitedSpan, Ending, Subject, UsedChunk
@@ -34,6 +33,9 @@ def interaction_from(
     """The interaction to score; an outcome unknown to this version counts as unfinished.
 
     `record_time` stands in for a missing time of completion.
+
+    Raises:
+        RejectedEvent: no calendar has its time of completion.
     """
     context = Context(
         request_id=message.request_id,
@@ -41,7 +43,9 @@ def interaction_from(
         route=message.route,
         model=message.model,
         prompt_version=message.prompt.version,
-        interaction_time=_datetime(message.complete_time) if message.HasField("complete_time") else record_time,
+        interaction_time=read_time(message.complete_time, field="complete_time")
+        if message.HasField("complete_time")
+        else record_time,
     )
     subject = Subject(
         question=message.query,
@@ -58,7 +62,11 @@ def interaction_from(
 
 
 def feedback_from(message: feedback_recorded_pb2.FeedbackRecorded) -> Feedback:
-    """The feedback to score; a kind unknown to this version counts as a label."""
+    """The feedback to score; a kind unknown to this version counts as a label.
+
+    Raises:
+        RejectedEvent: no calendar has its time.
+    """
     kind, value = FeedbackKind.LABEL, None
     if message.kind == _Kind.FEEDBACK_TYPE_RATING:
         kind, value = FeedbackKind.RATING, float(message.rating) if message.rating else None
@@ -66,7 +74,7 @@ def feedback_from(message: feedback_recorded_pb2.FeedbackRecorded) -> Feedback:
         kind, value = FeedbackKind.THUMBS, 1.0 if message.thumbs_up else -1.0
     elif message.kind == _Kind.FEEDBACK_TYPE_CORRECTION:
         kind = FeedbackKind.CORRECTION
-    record_time = _datetime(message.record_time)
+    record_time = read_time(message.record_time, field="record_time")
     return Feedback(message.feedback_id, message.request_id, kind, value, record_time)
 
 
@@ -159,7 +167,3 @@ def _require_text(field: str, text: str, *, most: int) -> None:
         raise InvalidRequest(f"{field} is required and must hold more than blank space", field=field)
     if len(text) > most:
         raise InvalidRequest(f"{field} must be at most {most} characters, got {len(text)}", field=field)
-
-
-def _datetime(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)

@@ -15,6 +15,7 @@ _LOWEST_RATING, _HIGHEST_RATING = 1.0, 5.0
 _UUID_CHARS = 36
 _UUID_TIME_ORDERED = 7
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 class FeedbackKind(StrEnum):
@@ -49,7 +50,8 @@ class Feedback:
             return self.record_time
         if identity.version != _UUID_TIME_ORDERED:
             return self.record_time
-        return _EPOCH + timedelta(milliseconds=identity.int >> 80)
+        accepted_ms = identity.int >> 80
+        return _EPOCH + timedelta(milliseconds=accepted_ms) if accepted_ms <= _LATEST_MS else self.record_time
 
 
 def score_feedback(feedback: Feedback) -> Score:

@@ -1,7 +1,7 @@
 """Protobuf ↔ the retriever's domain types: documents, chunks, results, events. Searches: `convert_search.py`."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -236,8 +236,3 @@ def timestamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
-
-
-def moment(stamp: Timestamp) -> datetime:
-    """A message as a moment, aware."""
-    return stamp.ToDatetime(tzinfo=UTC)

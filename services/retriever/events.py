@@ -12,11 +12,11 @@ from binnacle.events.v1.document_submitted_pb2 import DocumentSubmitted
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.domain.ids import derive_id
 from servicekit.errors import InvalidRequest
-from servicekit.events.codec import decode
+from servicekit.events.codec import decode, read_time
 from servicekit.events.topics import DOCUMENT_INDEXED, DOCUMENT_SUBMITTED
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEvent, Subscription
-from services.retriever.convert import indexed_to, moment, submitted_from, submitted_to
+from services.retriever.convert import indexed_to, submitted_from, submitted_to
 from services.retriever.document import SubmittedDocument, check_document, check_document_id
 from services.retriever.indexing import Indexer, IndexReport
 from services.retriever.operations import Operation, Operations, operation_id_of
@@ -76,11 +76,13 @@ class RetrieverEvents:
         """Index one document and tell what became of it; the tenant is the envelope's.
 
         Raises:
-            RejectedEvent: it does not decode, or names no document to report on.
+            RejectedEvent: it does not decode, names no document to report on, or a time that no calendar has.
             BackendUnavailable, Overloaded: store, embedder or bus are away; the event is tried again.
         """
         message = decode(event, DocumentSubmitted)
         tenant = event.envelope.tenant
+        stated = message.HasField("submit_time")
+        submitted = read_time(message.submit_time, field="submit_time") if stated else event.time
         try:
             check_document_id(message.document_id, path="")
             document = submitted_from(message)
@@ -88,7 +90,6 @@ class RetrieverEvents:
             raise RejectedEvent(exc.message, stage="validate") from exc
         report = await self._indexer.index(tenant, [document], path="document")
         operation_id = message.operation_id or derive_id("operation", tenant, event.envelope.id)
-        submitted = moment(message.submit_time) if message.HasField("submit_time") else event.time
         await self.publish_report(tenant, report, operation_id=operation_id)
         await self._operations.finish(tenant, operation_id, report.results[0], submit_time=submitted)
         _log_report(report, submitted=True)
@@ -96,8 +97,8 @@ class RetrieverEvents:
     async def publish_report(self, tenant: str, report: IndexReport, *, operation_id: str = "") -> None:
         """Tell what became of each document, all sends at once.
 
-        An unchanged document is told of again, under the id of its revision: if the send was lost after it was
-        stored, this is the one that counts.
+        An unchanged document is told of too, by an event of its own: if the first send was lost after the revision
+        was stored, this one tells of the revision; otherwise it must not take the place of what the first one said.
 
         Raises:
             BackendUnavailable: not everything was acknowledged in time.
@@ -136,10 +137,11 @@ class RetrieverEvents:
 
 
 def _indexed_id(tenant: str, result: IndexResult, operation_id: str) -> str:
-    """One event for a revision, one for its deletion, one for each refused operation, however often told."""
+    """One event a revision, one for finding it unchanged, one for its deletion, one a refused operation."""
     if result.outcome is Outcome.REFUSED:
         return derive_id(DOCUMENT_INDEXED, tenant, result.document_id, "refused", operation_id)
-    stage = "deleted" if result.outcome is Outcome.DELETED else "indexed"
+    stages = {Outcome.DELETED: "deleted", Outcome.UNCHANGED: "unchanged"}
+    stage = stages.get(result.outcome, "indexed")
     return derive_id(DOCUMENT_INDEXED, tenant, result.document_id, str(result.revision), stage)
 
 

@@ -8,9 +8,11 @@ absurd raises RejectedEvent(stage="envelope"), and the record goes to the dead-l
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.domain.envelope import Envelope, ReceivedEvent
 from servicekit.ports.event_bus import RejectedEvent
@@ -43,6 +45,22 @@ def decode(event: ReceivedEvent, message_type: type[M]) -> M:
         return message_type.FromString(event.payload)
     except DecodeError as exc:
         raise RejectedEvent(f"the payload is no {expected}: {exc}", stage="decode") from exc
+
+
+def read_time(stamp: Timestamp, *, field: str) -> datetime:
+    """A time in a payload, aware in UTC.
+
+    Raises:
+        RejectedEvent: stage `validate`, if no calendar has it.
+    """
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as exc:
+        raise RejectedEvent(
+            f"{field} must be a time from 0001 to 9999 with 0..999999999 nanoseconds, got seconds={stamp.seconds} "
+            f"nanos={stamp.nanos}",
+            stage="validate",
+        ) from exc
 
 
 def encode_headers(envelope: Envelope) -> Headers:

@@ -5,7 +5,7 @@ Pure; sent by the event-bus adapters. A replay strips the `dlq-` headers and fee
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.events.codec import decode_headers
@@ -14,6 +14,7 @@ from servicekit.ports.event_bus import RejectedEvent
 
 PREFIX = "dlq-"
 _MAX_ERROR_CHARS = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class DeadLetter:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     record: Record
+
+
+def record_time(timestamp_ms: int) -> datetime:
+    """A record's time, which its producer states as it likes; one that no calendar has is the epoch."""
+    try:
+        return _EPOCH + timedelta(milliseconds=max(0, timestamp_ms))
+    except OverflowError:
+        return _EPOCH
 
 
 def parse_record(record: Record) -> ReceivedEvent:

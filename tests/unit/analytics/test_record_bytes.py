@@ -1,6 +1,7 @@
 """A record becomes a row without being decoded, and its envelope stands behind its own bytes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from aiokafka import ConsumerRecord
@@ -94,6 +95,8 @@ def test_an_empty_message_is_a_row() -> None:
         ({"ce_id": None}, "envelope"),
         ({"ce_id": b""}, "envelope"),
         ({"ce_id": b"x" * 2000}, "envelope"),
+        ({"ce_id": b"\xff"}, "envelope"),
+        ({"ce_id": b"a\nb"}, "envelope"),
         ({"ce_tenant": b"\xff"}, "envelope"),
         ({"ce_sequence": b"-1"}, "envelope"),
         ({"ce_sequence": b"9" * 30}, "envelope"),
@@ -110,6 +113,12 @@ def test_a_bad_envelope_is_rejected_also_behind_a_good_one(change: dict[str, byt
     with pytest.raises(RejectedEvent) as caught:
         rows.encode(_record(b"", headers=headers))
     assert caught.value.stage == stage
+
+
+@pytest.mark.parametrize("timestamp_ms", [-1, 2**62, -(2**63)])
+def test_a_time_that_no_calendar_has_stops_nothing(timestamp_ms: int) -> None:
+    """A producer states the record's time as it likes; absurd, it is still a row."""
+    assert _encoder().encode(replace(_record(b""), timestamp=timestamp_ms))
 
 
 def test_an_event_without_a_sequence_is_a_row() -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded, FeedbackType
@@ -196,6 +197,28 @@ async def test_an_interaction_without_request_id_is_a_dead_letter() -> None:
         await send(bus, INTERACTION_COMPLETED, answered(), "e-2")
     assert len(bus.dead_letters) == 1
     assert len(scored(bus)) == len(Metric)
+
+
+async def test_a_time_that_no_calendar_has_is_a_dead_letter() -> None:
+    """An absurd time is not retried for ever: the record is put aside and the next event is handled."""
+    absurd = Timestamp(seconds=2**62)
+    interaction = answered()
+    interaction.complete_time.CopyFrom(absurd)
+    async with evaluating(FakeChunks({HASH: TEXT})) as bus:
+        await send(bus, INTERACTION_COMPLETED, interaction)
+        await send(bus, FEEDBACK_RECORDED, FeedbackRecorded(request_id="r-1", feedback_id="f", record_time=absurd))
+        await send(bus, INTERACTION_COMPLETED, answered(), "e-2")
+    assert len(bus.dead_letters) == 2
+    assert len(scored(bus)) == len(Metric)
+
+
+async def test_feedback_for_an_id_beyond_the_calendar_is_scored() -> None:
+    """An id that reads as a time after the year 9999 tells no time: the feedback's own stands in."""
+    feedback = FeedbackRecorded(request_id="ffffffff-ffff-7fff-bfff-ffffffffffff", feedback_id="f")
+    feedback.record_time.FromDatetime(datetime(2026, 1, 1, tzinfo=UTC))
+    async with evaluating(FakeChunks({})) as bus:
+        await send(bus, FEEDBACK_RECORDED, feedback)
+    assert [one.interaction_time for one in scored(bus)] == [feedback.record_time]
 
 
 async def test_only_used_chunks_are_read() -> None:

@@ -8,7 +8,6 @@ explicitly, those of what is done, and only for partitions that are still this c
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -16,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from servicekit.events import metrics
-from servicekit.events.dead_letters import DeadLetter, Record
+from servicekit.events.dead_letters import DeadLetter, Record, record_time
 from servicekit.events.lanes import Backoff, Lanes, Partition
 from servicekit.ports.event_bus import Subscription
 
@@ -26,7 +25,6 @@ log = structlog.get_logger()
 _COMMIT_S = 3.0
 # What is in a handler may end within this time, before its partitions go to another consumer.
 _REVOKE_S = 10.0
-_MS = 1000.0
 
 # aiokafka's ConsumerRecord, which ships no types.
 Fetched = Any
@@ -127,7 +125,7 @@ def _to_record(fetched: Fetched) -> Record:
         key=fetched.key,
         value=fetched.value,
         headers=tuple(fetched.headers),
-        time=datetime.fromtimestamp(max(0, fetched.timestamp) / _MS, tz=UTC),
+        time=record_time(fetched.timestamp),
     )
 
 
