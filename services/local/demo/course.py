@@ -80,6 +80,7 @@ async def _ask(binnacle: Binnacle, course: Course, progress: Progress) -> None:
         course.answers.append((question, answer))
 
     await _each(QUESTIONS, keep, progress, progress.add_task("asking", total=len(QUESTIONS)))
+    course.answers.sort(key=lambda pair: QUESTIONS.index(pair[0]))
 
 
 async def _shift(binnacle: Binnacle, course: Course, progress: Progress) -> None:
