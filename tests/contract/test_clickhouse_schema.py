@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
 from binnacle.type.v1 import generation_pb2, verdict_pb2
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
 from servicekit.errors import InvalidRequest
-from servicekit.events.topics import INTERACTION_COMPLETED, TOPICS, message_class
+from servicekit.events.topics import (
+    DOCUMENT_INDEXED,
+    DRIFT_ALERTED,
+    EVALUATION_SCORED,
+    FEEDBACK_RECORDED,
+    GUARDRAIL_DECIDED,
+    INTERACTION_COMPLETED,
+    TOPICS,
+    message_class,
+)
 from services.analytics.config import Settings
 from services.analytics.convert import message_from_row, select_list
 from services.analytics.migrations import migrate, read_migrations
@@ -131,6 +141,36 @@ def _value(field: Any, seed: int) -> object:
     return by_kind.get(field.cpp_type, seed)
 
 
+async def _insert(store: ClickHouseAnalyticsStore, topic: str, message: Message, *, tenant: str) -> None:
+    table = (await read_tables(store))[topic]
+    envelope = b"".join(
+        varint(number << 3 | 2) + varint(len(text)) + text
+        for number, text in ((50001, b"t"), (50002, tenant.encode()), (50009, b"id"))
+    )
+    body = message.SerializeToString() + envelope
+    await store.insert_bytes(table.insert_sql, varint(len(body)) + body, settings=table.settings)
+
+
+@pytest.mark.parametrize(
+    ("topic", "time"),
+    [
+        (GUARDRAIL_DECIDED, "decide_time"),
+        (FEEDBACK_RECORDED, "record_time"),
+        (EVALUATION_SCORED, "score_time"),
+        (DRIFT_ALERTED, "change_time"),
+        (DOCUMENT_INDEXED, "index_time"),
+    ],
+)
+async def test_an_event_told_again_later_counts_once(store: ClickHouseAnalyticsStore, topic: str, time: str) -> None:
+    """What is done again after a crash or a caller's retry has the same event id and another time: one row is seen."""
+    for month in (1, 2):
+        message = message_class(topic)()
+        getattr(message, time).FromDatetime(datetime(2026, month, 1, tzinfo=UTC))
+        await _insert(store, topic, message, tenant="again")
+    rows = await store.query(f"SELECT count() AS n FROM {VIEWS[topic]}_raw FINAL WHERE tenant = 'again'")
+    assert rows[0]["n"] == 1
+
+
 async def test_a_message_comes_back_as_it_was_sent(store: ClickHouseAnalyticsStore) -> None:
     """Every field of the largest event survives its way through bytes, columns and back; unknown enums as well."""
     message = InteractionCompleted()
@@ -141,13 +181,7 @@ async def test_a_message_comes_back_as_it_was_sent(store: ClickHouseAnalyticsSto
     message.ClearField("sampling")
     message.sampling.temperature = 0.0
     message.sampling.stop.append("x")
-    table = (await read_tables(store))[INTERACTION_COMPLETED]
-    envelope = b"".join(
-        varint(number << 3 | 2) + varint(len(text)) + text
-        for number, text in ((50001, b"t"), (50002, message.tenant_id.encode()), (50009, b"id"))
-    )
-    body = message.SerializeToString() + envelope
-    await store.insert_bytes(table.insert_sql, varint(len(body)) + body, settings=table.settings)
+    await _insert(store, INTERACTION_COMPLETED, message, tenant=message.tenant_id)
     rows = await store.query(f"SELECT {select_list(InteractionCompleted)} FROM interactions_raw FINAL")
     assert message_from_row(InteractionCompleted, rows[0]) == message
 

@@ -109,7 +109,8 @@ PARTITION BY toYYYYMM(complete_time)
 ORDER BY (tenant, complete_time, event_source, event_id)
 TTL toDateTime(stored_time) + INTERVAL 1100 DAY;
 
--- binnacle.guardrail.decided.v1: one check of one text.
+-- binnacle.guardrail.decided.v1: one check of one text. A check that the caller repeats is the same event at a later
+-- decide_time, so the time is not part of its order; request ids grow with time.
 CREATE TABLE IF NOT EXISTS guardrail_decisions_raw
 (
     request_id String CODEC(ZSTD(1)),
@@ -144,11 +145,10 @@ CREATE TABLE IF NOT EXISTS guardrail_decisions_raw
         throwIf(empty(kafka_topic) OR empty(raw_event_id), 'the envelope is cut off'), '', raw_event_id)
         CODEC(ZSTD(1)),
     stored_time DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    INDEX request_id_index request_id TYPE bloom_filter GRANULARITY 1
+    INDEX decide_time_index decide_time TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMM(decide_time)
-ORDER BY (tenant, decide_time, event_source, event_id)
+ORDER BY (tenant, request_id, event_source, event_id)
 TTL toDateTime(stored_time) + INTERVAL 1100 DAY;
 
 -- binnacle.feedback.recorded.v1: what somebody thinks of an answer. A repeated submission has a later time, so
