@@ -24,21 +24,32 @@ from services.analytics.window import Window
 # Reports do not count themselves (see `servicekit.events.ledger`).
 COUNTED_TOPICS = tuple(topic for topic in VIEWS if topic != PRODUCER_REPORTED)
 
-_REPORTS = """
+# Whoever reported, or of whom something was stored, in the window; and then their newest report and newest event,
+# also those behind the window: a window of the past must not take a process that lives on for one that went silent.
+_HEARD_OF = """
+SELECT producer
+FROM producer_reports_raw
+WHERE report_time >= {start:DateTime64(6, 'UTC')} AND report_time < {end:DateTime64(6, 'UTC')}
+UNION DISTINCT
+SELECT producer
+FROM event_ledger
+WHERE producer != '' AND topic IN {topics:Array(String)}
+    AND stored_time >= {start:DateTime64(3, 'UTC')} AND stored_time < {end:DateTime64(3, 'UTC')}
+"""
+_REPORTS = f"""
 SELECT
     producer, any(source) AS source, max(report_time) AS heard, max(final) AS final,
     argMax(marks, report_time) AS marks
 FROM producer_reports_raw FINAL
-WHERE report_time >= {start:DateTime64(6, 'UTC')} AND report_time < {end:DateTime64(6, 'UTC')}
+WHERE producer IN ({_HEARD_OF})
 GROUP BY producer
-"""
-_SEEN = """
+"""  # noqa: S608  # both texts are constants; values are bound by the server
+_SEEN = f"""
 SELECT producer, any(source) AS source, max(stored_time) AS heard
 FROM event_ledger
-WHERE producer != '' AND topic IN {topics:Array(String)}
-    AND stored_time >= {start:DateTime64(3, 'UTC')} AND stored_time < {end:DateTime64(3, 'UTC')}
+WHERE topic IN {{topics:Array(String)}} AND producer IN ({_HEARD_OF})
 GROUP BY producer
-"""
+"""  # noqa: S608  # as above
 _STORED = """
 SELECT
     topic, partition, producer, count() AS count, max(sequence) AS last, sum(copies - 1) AS duplicates,
@@ -129,7 +140,7 @@ async def _producers(
         )
         for row in await store.query(_SEEN, {"topics": list(topics), **span})
     }
-    for row in await store.query(_REPORTS, span):
+    for row in await store.query(_REPORTS, {"topics": list(topics), **span}):
         found[str(row["producer"])] = _Producer(
             source=str(row["source"]),
             state=producer_state(final=bool(row["final"]), heard=row["heard"], now=now),
