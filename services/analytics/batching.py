@@ -33,7 +33,8 @@ class Gap:
 class Batch:
     """Rows of one topic with the records they were made of, and what to commit once they are safe.
 
-    `epoch` counts assignments: a batch of an earlier one must not be committed.
+    `epoch` counts assignments: a batch of an earlier one must not be committed. `buried` holds partition and offset
+    of what is a dead letter already, so that another attempt at the batch sends none twice.
     """
 
     topic: str
@@ -44,6 +45,7 @@ class Batch:
     rejected: list[tuple[ConsumerRecord[bytes, bytes], RejectedEvent]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    buried: set[tuple[int, int]] = field(default_factory=set)
     size_bytes: int = 0
 
     def add(self, record: ConsumerRecord[bytes, bytes], row: bytes) -> None:

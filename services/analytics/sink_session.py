@@ -84,9 +84,10 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
         Raises:
             BrokerLostError: the brokers are gone.
+            KafkaError: they answer with an error that only a new consumer may get over.
         """
         self._consumer.subscribe(list(self._tables), listener=self)
-        lost: BrokerLostError | None = None
+        lost: BrokerLostError | KafkaError | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
                 while True:
@@ -97,7 +98,7 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             except asyncio.CancelledError:
                 await self._drain(tasks)
                 raise
-            except BrokerLostError as error:
+            except (BrokerLostError, KafkaError) as error:
                 lost = error
                 self._abandon()
         if lost is not None:  # raised out here, where the group does not wrap it

@@ -4,7 +4,7 @@ Called by the sink, which decides when to try again.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 import structlog
@@ -51,9 +51,9 @@ class BatchWriter:
             BackendUnavailable, BackendTimeout, Overloaded, NotReady: try again later.
         """
         for record, rejection in batch.rejected:
-            await self._bury(record, rejection)
+            await self._bury(batch, record, rejection)
         await self._note_gaps(batch)
-        await self._insert(table, batch.rows, batch.records)
+        await self._insert(batch, table, slice(0, len(batch.rows)))
 
     async def _note_gaps(self, batch: Batch) -> None:
         if batch.gaps:
@@ -63,27 +63,28 @@ class BatchWriter:
             )
             await self._store.insert_bytes(_INSERT_GAPS, body, settings={})
 
-    async def _insert(
-        self, table: TopicTable, rows: Sequence[bytes], records: Sequence[ConsumerRecord[bytes, bytes]]
-    ) -> None:
+    async def _insert(self, batch: Batch, table: TopicTable, part: slice) -> None:
+        rows = batch.rows[part]
         if not rows:
             return
         try:
             await self._store.insert_bytes(table.insert_sql, b"".join(rows), settings=table.settings)
         except InvalidRequest as error:
             if len(rows) == 1:
-                await self._refuse(records[0], error)
+                await self._refuse(batch, batch.records[part.start], error)
                 return
             log.warning("sink.batch_refused", topic=table.topic, rows=len(rows), error=error.message[:300])
         else:
             self._refused_in_a_row = 0
             ROWS.labels(topic=table.topic).inc(len(rows))
             return
-        middle = len(rows) // 2
-        await self._insert(table, rows[:middle], records[:middle])
-        await self._insert(table, rows[middle:], records[middle:])
+        middle = part.start + len(rows) // 2
+        await self._insert(batch, table, slice(part.start, middle))
+        await self._insert(batch, table, slice(middle, part.stop))
 
-    async def _refuse(self, record: ConsumerRecord[bytes, bytes], error: InvalidRequest) -> None:
+    async def _refuse(self, batch: Batch, record: ConsumerRecord[bytes, bytes], error: InvalidRequest) -> None:
+        if _place(record) in batch.buried:
+            return
         self._refused_in_a_row += 1
         if self._refused_in_a_row > self._max_refused_in_a_row:
             raise NotReady(
@@ -93,10 +94,13 @@ class BatchWriter:
             ) from error
         rejection = RejectedEvent(error.message, stage="apply")
         rejection.__cause__ = error
-        await self._bury(record, rejection)
+        await self._bury(batch, record, rejection)
 
-    async def _bury(self, record: ConsumerRecord[bytes, bytes], rejection: RejectedEvent) -> None:
+    async def _bury(self, batch: Batch, record: ConsumerRecord[bytes, bytes], rejection: RejectedEvent) -> None:
+        if _place(record) in batch.buried:
+            return
         await self._send_dead_letter(bury(original(record), rejection, group=self._group))
+        batch.buried.add(_place(record))
         DEAD_LETTERS.labels(topic=record.topic, stage=rejection.stage).inc()
         log.warning(
             "sink.dead_letter",
@@ -106,3 +110,7 @@ class BatchWriter:
             stage=rejection.stage,
             error=str(rejection)[:300],
         )
+
+
+def _place(record: ConsumerRecord[bytes, bytes]) -> tuple[int, int]:
+    return record.partition, record.offset

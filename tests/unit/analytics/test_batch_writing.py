@@ -98,6 +98,28 @@ async def test_rejected_records_and_gaps_are_written_too() -> None:
     assert b'"first_offset": 3' in store.inserts[0][1]
 
 
+async def test_another_attempt_sends_no_dead_letter_twice() -> None:
+    """While the store is away a batch is tried again and again; its dead letters were sent the first time."""
+    away = True
+
+    def refuse(body: bytes) -> None:
+        if b"x" in body:
+            raise InvalidRequest("a row with x")
+        if away:
+            raise BackendUnavailable("away")
+
+    letters = _Letters()
+    batch = _batch(b"x", b"a")
+    batch.reject(_record(5), RejectedEvent("no id", stage="envelope"))
+    writer = BatchWriter(RecordingStore(refuse=refuse), group="g", send_dead_letter=letters.send)
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable):
+            await writer.write(batch, _TABLE)
+    away = False
+    await writer.write(batch, _TABLE)
+    assert [letter.record.offset for letter in letters] == [5, 0]
+
+
 def test_a_batch_commits_behind_its_last_record() -> None:
     """Tombstones and rejected records count for the offset as rows do."""
     batch = _batch(b"a", b"")

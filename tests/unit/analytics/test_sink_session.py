@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from servicekit.domain.envelope import Envelope
 from servicekit.errors import BackendUnavailable
@@ -225,6 +225,19 @@ async def test_a_stop_stores_and_commits_what_is_in_hand() -> None:
         await asyncio.sleep(0)
         assert consumer.commits == []
     assert consumer.commits == [{_PARTITION: 2}]
+
+
+async def test_an_error_of_the_client_ends_the_session_as_itself() -> None:
+    """What a fetch raises comes out unwrapped, so that the sink goes on with a new consumer instead of dying."""
+
+    class Failing(FakeConsumer):
+        async def getmany(self, **_bounds: int) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
+            """Refuse."""
+            raise TopicAuthorizationFailedError
+
+    async with _running(Failing(), RecordingStore()) as task:
+        with pytest.raises(TopicAuthorizationFailedError):
+            await task
 
 
 async def test_brokers_that_never_answer_end_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
