@@ -37,7 +37,8 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 class TopicSpec:
     """One topic. `message` is the protobuf full name; `retention` is None where compaction keeps the last.
 
-    `consumers` are services; see `consumer_group` for the Kafka groups they read in. `max_bytes` bounds one message.
+    `consumers` are the services that read it now (an eviction that one of them missed is a gap); see
+    `consumer_group` for the Kafka groups they read in. `max_bytes` bounds one message.
     """
 
     name: str
@@ -105,7 +106,7 @@ _SPECS = (
         partitions=6,
         retention=_TEXT,
         producers=("gateway",),
-        consumers=("analytics", "evaluator", "drift_monitor"),
+        consumers=("analytics", "evaluator"),
         doc="What somebody thinks of an answer: rating, thumbs, correction or label.",
     ),
     TopicSpec(
@@ -147,7 +148,7 @@ _SPECS = (
         partitions=6,
         retention=_NO_TEXT,
         producers=("retriever",),
-        consumers=("analytics", "gateway", "evaluator"),
+        consumers=("analytics",),
         doc="What became of a document. Holds no text.",
     ),
     TopicSpec(
@@ -156,7 +157,7 @@ _SPECS = (
         key="producer",
         partitions=3,
         retention=_NO_TEXT,
-        producers=("gateway", "retriever", "guardrail", "evaluator", "drift_monitor", "generator"),
+        producers=("gateway", "retriever", "guardrail", "evaluator", "drift_monitor"),
         consumers=("analytics",),
         doc="How far the events of one process start are safe, every 10 s and at a clean stop.",
     ),
