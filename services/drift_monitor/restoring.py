@@ -32,15 +32,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger()
 
-# Each segment's first requests (its reference) and its latest ones since the given time.
+# Each segment's first requests (its reference) and its latest ones since the given time. The first ones are looked
+# for in all history, which is therefore never sorted: a segment holds no more than it keeps.
 _REQUESTS = """
 SELECT tenant, request_id
 FROM (
-    (SELECT tenant, route, request_id, complete_time FROM interactions
-     WHERE shadow_of = '' AND replay_of = ''
-     ORDER BY complete_time, request_id LIMIT {reference_size:UInt32} BY tenant, route)
+    (SELECT tenant, first.2 AS request_id
+     FROM (SELECT tenant, groupArraySorted({reference_size:UInt32})((complete_time, request_id)) AS firsts
+           FROM interactions
+           WHERE shadow_of = '' AND replay_of = ''
+           GROUP BY tenant, route)
+     ARRAY JOIN firsts AS first)
     UNION ALL
-    (SELECT tenant, route, request_id, complete_time FROM interactions
+    (SELECT tenant, request_id FROM interactions
      WHERE shadow_of = '' AND replay_of = ''
        AND complete_time >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC')
      ORDER BY complete_time DESC, request_id DESC LIMIT {kept:UInt32} BY tenant, route)
