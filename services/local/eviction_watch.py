@@ -23,7 +23,8 @@ async def watch_evictions(bootstrap: str, store: AnalyticsStore, *, say: Callabl
         await asyncio.sleep(_EVERY_S)
         try:
             found = await asyncio.to_thread(find_evictions, bootstrap)
-            fresh = [e for e in found if known.get((e.topic, e.partition, e.group), -1) < e.first_kept]
+            # Not only what is higher than before: a broker that was started again counts from 0.
+            fresh = [e for e in found if known.get((e.topic, e.partition, e.group)) != e.first_kept]
             if fresh:
                 await _record(store, fresh)
         except (KafkaException, BinnacleError):
