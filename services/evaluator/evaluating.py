@@ -3,6 +3,7 @@
 Called by `events.py`; reads chunk texts through a port, publishes nothing itself.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,11 +87,10 @@ class Evaluator:
         context = interaction.context
         self._remember(context)
         subject = await self._with_texts(context.tenant, interaction.subject)
+        # In a thread: a long answer with many citations takes seconds, and heartbeats must not wait for it.
+        scores = await asyncio.to_thread(score_subject, subject)
         now = self._clock.now()
-        return tuple(
-            Evaluation(evaluation_id(context.request_id, score), context, score, now)
-            for score in score_subject(subject)
-        )
+        return tuple(Evaluation(evaluation_id(context.request_id, score), context, score, now) for score in scores)
 
     def evaluate_feedback(self, feedback: Feedback, *, tenant: str) -> Evaluation:
         """The feedback as a score; its route is empty when the interaction was not seen by this process."""

@@ -1,5 +1,6 @@
 """The evaluator on the memory bus: what it publishes for what it consumes, and what a failure leaves behind."""
 
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from binnacle.events.v1.evaluation_scored_pb2 import EvaluationScored
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded, FeedbackType
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted, InteractionOutcome
 from servicekit.adapters.memory.event_bus import MemoryEventBus
-from servicekit.domain.score import Metric, Unmeasured
+from servicekit.domain.score import Metric, Score, Unmeasured
 from servicekit.errors import BackendUnavailable
 from servicekit.events.topics import EVALUATION_SCORED, FEEDBACK_RECORDED, INTERACTION_COMPLETED
 from servicekit.ports.event_bus import OutgoingEvent
@@ -20,6 +21,8 @@ from servicekit.testing.clocks import FakeClock
 from services.evaluator.chunk_cache import CachedChunks
 from services.evaluator.evaluating import Evaluator
 from services.evaluator.events import EvaluatorEvents
+from services.evaluator.scoring import score_subject
+from services.evaluator.subject import Subject
 
 HASH = "a" * 64
 TEXT = "Tuples are immutable sequences."
@@ -219,6 +222,21 @@ async def test_feedback_for_an_id_beyond_the_calendar_is_scored() -> None:
     async with evaluating(FakeChunks({})) as bus:
         await send(bus, FEEDBACK_RECORDED, feedback)
     assert [one.interaction_time for one in scored(bus)] == [feedback.record_time]
+
+
+async def test_scoring_leaves_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer takes seconds to score: not on the thread that sends the consumer's heartbeats."""
+    threads: list[int] = []
+
+    def score(subject: Subject) -> tuple[Score, ...]:
+        threads.append(threading.get_ident())
+        return score_subject(subject)
+
+    monkeypatch.setattr("services.evaluator.evaluating.score_subject", score)
+    async with evaluating(FakeChunks({HASH: TEXT})) as bus:
+        await send(bus, INTERACTION_COMPLETED, answered())
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_only_used_chunks_are_read() -> None:
