@@ -423,7 +423,9 @@ class GetCompletenessResponse(_message.Message):
     missing: _builtins.int
     """Sum of `missing` over all entries, evictions included."""
     evicted: _builtins.int
-    """Records that the embedded broker evicted before they were read."""
+    """Records gone from a topic, evicted or expired, before one of its consumer groups had read them; by the time
+    at which that was noticed.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
         """Every producer's ledger by topic and partition."""
@@ -480,7 +482,7 @@ class LedgerEntry(_message.Message):
     duplicates: _builtins.int
     """Stored copies beyond the first."""
     missing: _builtins.int
-    """Accepted and not stored."""
+    """Accepted and not stored: lost, or still on its way where storage lags behind the topic."""
     unreported: _builtins.int
     """Stored beyond the last report."""
     unknown_tail: _builtins.bool

@@ -31,7 +31,7 @@ class _DocumentOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Docum
     DOCUMENT_OUTCOME_UPDATED: _DocumentOutcome.ValueType  # 2
     """A new revision."""
     DOCUMENT_OUTCOME_UNCHANGED: _DocumentOutcome.ValueType  # 3
-    """Nothing had changed."""
+    """Nothing had changed: told beside, not in place of, what was told of the revision."""
     DOCUMENT_OUTCOME_REFUSED: _DocumentOutcome.ValueType  # 4
     """Refused."""
     DOCUMENT_OUTCOME_DELETED: _DocumentOutcome.ValueType  # 5
@@ -47,7 +47,7 @@ DOCUMENT_OUTCOME_CREATED: DocumentOutcome.ValueType  # 1
 DOCUMENT_OUTCOME_UPDATED: DocumentOutcome.ValueType  # 2
 """A new revision."""
 DOCUMENT_OUTCOME_UNCHANGED: DocumentOutcome.ValueType  # 3
-"""Nothing had changed."""
+"""Nothing had changed: told beside, not in place of, what was told of the revision."""
 DOCUMENT_OUTCOME_REFUSED: DocumentOutcome.ValueType  # 4
 """Refused."""
 DOCUMENT_OUTCOME_DELETED: DocumentOutcome.ValueType  # 5
@@ -81,7 +81,7 @@ class DocumentIndexed(_message.Message):
     outcome: Global___DocumentOutcome.ValueType
     """What happened."""
     revision: _builtins.int
-    """The revision now current; 0 when refused or deleted."""
+    """The revision now current; of a deletion the last one; 0 when refused."""
     content_hash: _builtins.str
     """SHA-256 of the content and metadata."""
     chunk_count: _builtins.int
