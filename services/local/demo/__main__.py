@@ -4,6 +4,7 @@ Starts a stack of its own in a folder that goes at the end; exit status 0 only i
 """
 
 import argparse
+import asyncio
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from binnacle_client.cli.output import console, notes, print_json
-from binnacle_client.client import open_client
+from binnacle_client.client import Binnacle, open_client
 from binnacle_client.connection import Connection
 from servicekit.adapters.registry import open_analytics_store
 from services.local.__main__ import run_to_end, say
@@ -24,6 +25,7 @@ from services.local.layout import Layout, choose_ports
 from services.local.supervisor import LocalStack, run_stack
 
 _LANDED_WITHIN_S = 30.0
+_GAP_ATTEMPTS = 15
 # The demo asks dozens of questions, not thousands: its windows are as small as a test can bear.
 _SMALL_WINDOWS = {
     "BINNACLE_DRIFT_MONITOR__REFERENCE_SIZE": str(len(QUESTIONS)),
@@ -67,8 +69,20 @@ async def _read_back(stack: LocalStack, course: Course) -> Counts:
     async with open_analytics_store(stack.layout.clickhouse_url) as store:
         await wait_for_counts(store, interactions=asked, feedback=len(course.feedback_ids), timeout_s=_LANDED_WITHIN_S)
         async with open_client(Connection.from_stack_file(stack.layout.stack_file)) as binnacle:
-            ledger = await binnacle.completeness()
-        return await read_counts(store, gaps=ledger.missing + ledger.evicted)
+            gaps = await _settled_gaps(binnacle)
+        return await read_counts(store, gaps=gaps)
+
+
+async def _settled_gaps(binnacle: Binnacle) -> int:
+    """Records missing or evicted; what is on its way counts as missing, so a gap is asked for again."""
+    gaps = -1
+    for _ in range(_GAP_ATTEMPTS):
+        ledger = await binnacle.completeness()
+        gaps = ledger.missing + ledger.evicted
+        if not gaps:
+            break
+        await asyncio.sleep(1)
+    return gaps
 
 
 if __name__ == "__main__":
