@@ -1,6 +1,7 @@
 """Wires analytics: the only place that knows which adapters there are."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -8,7 +9,9 @@ import structlog
 from binnacle.analytics.v1.analytics_service_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
 from servicekit.adapters.kafka.address import parse_address
+from servicekit.adapters.kafka.topic_setup import create_missing_topics
 from servicekit.errors import BackendTimeout, BackendUnavailable
+from servicekit.events.topics import TOPICS
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
 from services.analytics.batching import Limits
 from services.analytics.config import Settings
@@ -40,6 +43,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
         store,
         servers=address.servers,
         instance=f"{address.instance}.sink" if address.instance else None,
+        create_topics=partial(create_missing_topics, address.servers, dead_letters=_dead_letters()),
         clock=stack.clock,
         settings=SinkSettings(
             limits=Limits(
@@ -61,6 +65,11 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ),
         tasks=(BackgroundTask("sink", sink.run),),
     )
+
+
+def _dead_letters() -> Sequence[tuple[str, str]]:
+    """The topics that the sink may put dead letters of, each with its group."""
+    return [(spec.name, SinkSettings().group) for spec in TOPICS.values() if "analytics" in spec.consumers]
 
 
 async def _migrate(store: ClickHouseAnalyticsStore, settings: Settings) -> None:

@@ -5,7 +5,7 @@ hands on bytes in large batches, which no event handler does.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -26,12 +26,18 @@ _RETRY_S = 1.0
 _SESSION_MS = 6_000
 _HEARTBEAT_MS = 2_000
 _FETCH_WAIT_MS = 100
+# A topic that came late is noticed after this long; aiokafka's own is 5 minutes.
+_METADATA_AGE_MS = 15_000
 _SEND_WITHIN_S = 10.0
 _STOP_WITHIN_S = 5.0
 
 
 class Sink:
-    """`instance`, unique among replicas, makes its membership static: a restart spares the session timeout."""
+    """`instance`, unique among replicas, makes its membership static: a restart spares the session timeout.
+
+    `create_topics` is awaited before each session: a consumer that asks for a topic that is not there makes Kafka
+    create it with the cluster's own defaults, and does not see it for minutes.
+    """
 
     def __init__(
         self,
@@ -39,12 +45,14 @@ class Sink:
         *,
         servers: Sequence[str],
         instance: str | None,
+        create_topics: Callable[[], Awaitable[None]],
         clock: Clock,
         settings: SinkSettings,
     ) -> None:
         self._store = store
         self._servers = list(servers)
         self._instance = instance
+        self._create_topics = create_topics
         self._clock = clock
         self._settings = settings
 
@@ -53,6 +61,7 @@ class Sink:
         while True:
             try:
                 tables = await read_tables(self._store)
+                await self._create_topics()
                 await self._run_session(tables)
             except (BinnacleError, BrokerLostError, KafkaError, OSError) as error:
                 log.warning("sink.session_ended", error=repr(error), retry_in_s=_RETRY_S)
@@ -81,6 +90,7 @@ class Sink:
             session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
+            metadata_max_age_ms=_METADATA_AGE_MS,
         )
         try:
             await consumer.start()

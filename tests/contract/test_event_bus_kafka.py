@@ -1,65 +1,20 @@
 """The Kafka event bus keeps the contract of its port, against the embedded broker."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from servicekit.adapters.kafka.event_bus import KafkaEventBus, open_event_bus
-from servicekit.domain.identity import new_identity
-from servicekit.events.dead_letters import Record
-from servicekit.events.lanes import Backoff
-from servicekit.ports.clock import SystemClock
 from servicekit.testing.conformance.event_bus import EventBusConformance
 from services.local.broker import run_broker
-
-
-class _Harness:
-    def __init__(self, bootstrap: str, stack: AsyncExitStack) -> None:
-        self.bootstrap = bootstrap
-        self._stack = stack
-
-    async def connect(self) -> KafkaEventBus:
-        return await self._stack.enter_async_context(
-            open_event_bus(
-                f"kafka://{self.bootstrap}",
-                identity=new_identity("gateway", start_time=datetime.now(UTC)),
-                clock=SystemClock(),
-                backoff=Backoff(initial_s=0.01, max_s=0.1),
-            )
-        )
-
-    async def append_raw(
-        self, topic: str, *, key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]
-    ) -> None:
-        async with AIOKafkaProducer(bootstrap_servers=self.bootstrap) as producer:
-            await producer.send_and_wait(topic, value, key=key, headers=list(headers))
-
-    async def read_all(self, topic: str, *, count: int) -> Sequence[Record]:
-        consumer = AIOKafkaConsumer(
-            topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=50
-        )
-        async with consumer, asyncio.timeout(20):
-            return [_record(await consumer.getone()) for _ in range(count)]
-
-
-def _record(found: object) -> Record:
-    names = ("topic", "partition", "offset", "key", "value")
-    return Record(
-        **{name: getattr(found, name) for name in names},
-        headers=tuple(found.headers),
-        time=datetime.fromtimestamp(found.timestamp / 1000, tz=UTC),
-    )
+from tests.kafka_harness import KafkaHarness
 
 
 @pytest.fixture
-async def harness() -> AsyncIterator[_Harness]:
+async def harness() -> AsyncIterator[KafkaHarness]:
     """A broker of its own for each test, and buses connected to it."""
     async with run_broker() as broker, AsyncExitStack() as stack:
-        yield _Harness(broker.bootstrap, stack)
+        yield KafkaHarness(broker.bootstrap, stack)
 
 
 class TestKafkaEventBus(EventBusConformance):

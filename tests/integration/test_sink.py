@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
+from servicekit.adapters.kafka.topic_setup import create_missing_topics
 from servicekit.adapters.registry import open_event_bus
 from servicekit.domain.envelope import Envelope
 from servicekit.domain.identity import ServiceIdentity, new_identity
@@ -64,7 +66,14 @@ async def broker() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _running_sink(store: ClickHouseAnalyticsStore, broker: str) -> AsyncIterator[None]:
-    sink = Sink(store, servers=[broker], instance=None, clock=SystemClock(), settings=_QUICK)
+    sink = Sink(
+        store,
+        servers=[broker],
+        instance=None,
+        create_topics=partial(create_missing_topics, [broker]),
+        clock=SystemClock(),
+        settings=_QUICK,
+    )
     task = asyncio.create_task(sink.run())
     try:
         yield

@@ -29,6 +29,10 @@ log = structlog.get_logger()
 _FETCH_WAIT_MS = 100
 _POLL_MS = 20
 _HEARTBEATS_A_SESSION = 3
+# A member learns of a rebalance with its next heartbeat, and the others wait for it: not long, however long a session.
+_MAX_HEARTBEAT_S = 2.0
+# Partitions that were added, or a topic that came late, are noticed after this long; aiokafka's own is 5 minutes.
+_METADATA_AGE_MS = 15_000
 _MS = 1000
 # A handler may wait long for a store that is away; the heartbeat tells that the process lives.
 _MAX_POLL_INTERVAL_MS = 3_600_000
@@ -79,6 +83,7 @@ class KafkaConsumers:
                 apply_types=False,
                 ack_policy=AckPolicy.MANUAL,
                 graceful_timeout=_GRACE_S,
+                metadata_max_age_ms=_METADATA_AGE_MS,
                 logger=_OnlyErrors(self.failed.set),
             )
             self._running.append((broker, self._attach(broker, subscription)))
@@ -123,7 +128,7 @@ class KafkaConsumers:
             batch_timeout_ms=_POLL_MS,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             session_timeout_ms=int(self._address.session_s * _MS),
-            heartbeat_interval_ms=int(self._address.session_s * _MS / _HEARTBEATS_A_SESSION),
+            heartbeat_interval_ms=int(min(self._address.session_s / _HEARTBEATS_A_SESSION, _MAX_HEARTBEAT_S) * _MS),
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
             rebalance_timeout_ms=_REBALANCE_MS,
             listener=intake,

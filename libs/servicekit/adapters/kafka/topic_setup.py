@@ -18,6 +18,7 @@ from servicekit.events.topics import TOPICS, TopicSpec, dead_letter_topic
 log = structlog.get_logger()
 
 _WITHIN_S = 15.0
+_ASK_AGAIN_S = 0.02
 _MAX_REPLICAS = 3
 _ENVELOPE_ROOM_BYTES = 64 * 1024
 _DEAD_LETTER_RETENTION = timedelta(days=7)
@@ -31,7 +32,8 @@ async def create_missing_topics(servers: Sequence[str], *, dead_letters: Iterabl
         async with asyncio.timeout(_WITHIN_S):
             missing, brokers = await _missing(servers, wanted)
             if missing:
-                await _create(servers, missing, replicas=min(_MAX_REPLICAS, brokers))
+                created = await _create(servers, missing, replicas=min(_MAX_REPLICAS, brokers))
+                await _wait_until_known(servers, created)
     except (KafkaError, TimeoutError, OSError) as exc:
         log.info("kafka.topics_not_created", error=repr(exc), remedy="create them, or let first use do it")
 
@@ -45,11 +47,15 @@ async def _missing(servers: Sequence[str], wanted: Mapping[str, TopicSpec]) -> t
         present = cluster.topics(exclude_internal_topics=False)
     finally:
         await client.close()
+    for name in wanted.keys() & present:
+        found = len(cluster.partitions_for_topic(name) or ())
+        if found != wanted[name].partitions:
+            log.warning("kafka.topic_differs", topic=name, partitions=found, registered=wanted[name].partitions)
     missing = {name: spec for name, spec in wanted.items() if name not in present}
     return missing, len(cluster.brokers())
 
 
-async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec], *, replicas: int) -> None:
+async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec], *, replicas: int) -> set[str]:
     admin = AIOKafkaAdminClient(bootstrap_servers=list(servers))
     try:
         await admin.start()
@@ -58,17 +64,29 @@ async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec], *, r
     except (AttributeError, LookupError, ValueError) as exc:
         # A broker that does not speak the administration protocol at all, as the embedded one.
         log.info("kafka.no_administration", error=repr(exc))
-        return
+        return set()
     finally:
         await admin.close()
-    created = []
+    created = set()
     for topic, code, *rest in response.topic_errors:
         error = for_code(code)
         if not code:
-            created.append(topic)
+            created.add(topic)
         elif error is not TopicAlreadyExistsError:
             log.warning("kafka.topic_refused", topic=topic, error=error.__name__, message=rest)
-    log.info("kafka.topics_created", topics=created)
+    log.info("kafka.topics_created", topics=sorted(created))
+    return created
+
+
+async def _wait_until_known(servers: Sequence[str], created: set[str]) -> None:
+    """Brokers learn of a topic a moment after its creation; who asks meanwhile takes it for unknown, for minutes."""
+    client = AIOKafkaClient(bootstrap_servers=list(servers))
+    try:
+        await client.bootstrap()
+        while not created <= (await client.fetch_all_metadata()).topics():  # noqa: ASYNC110  # brokers do not call back
+            await asyncio.sleep(_ASK_AGAIN_S)
+    finally:
+        await client.close()
 
 
 def new_topic(name: str, spec: TopicSpec, *, replicas: int) -> NewTopic:
