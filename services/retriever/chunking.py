@@ -62,7 +62,19 @@ def cut(document: ParsedDocument, tokenizer: Tokenizer, *, rules: ChunkRules) ->
     for section in _sections(units, rules):
         for run in _pack(section, rules):
             pieces += _settle(document.text, run, tokenizer, rules.max_tokens)
-    return tuple(pieces)
+    return tuple(_in_order(pieces))
+
+
+def _in_order(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Sorted by place, without those that another holds whole.
+
+    A run that was cut again can leave its last part inside the overlap with which the next run begins.
+    """
+    covered = -1
+    for piece in sorted(pieces, key=lambda piece: (piece.start, -piece.end)):
+        if piece.end > covered:
+            yield piece
+            covered = piece.end
 
 
 def _units(text: str, block: Block, starts: Sequence[int]) -> Iterator[_Unit]:

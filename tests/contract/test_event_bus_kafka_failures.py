@@ -300,10 +300,6 @@ async def test_eviction_before_a_commit_is_noticed() -> None:
             big.message.comment = random.Random(number).randbytes(500_000).hex()
             await bus.publish(big)
         found = await asyncio.to_thread(find_evictions, broker.bootstrap)
-        assert {eviction.group for eviction in found} == {
-            "analytics",
-            consumer_group(TOPIC, "evaluator"),
-            consumer_group(TOPIC, "drift_monitor"),
-        }
+        assert {eviction.group for eviction in found} == {"analytics", consumer_group(TOPIC, "evaluator")}
         assert {(eviction.topic, eviction.committed) for eviction in found} == {(TOPIC, 0)}
         assert all(0 < eviction.lost < 17 for eviction in found)

@@ -171,3 +171,13 @@ def test_code_is_cut_between_lines(tokenizer: Tokenizer) -> None:
     for piece in cut(document, tokenizer, rules=RULES):
         for line in text[piece.start : piece.end].splitlines():
             assert line.strip() in [*(known.strip() for known in lines), "```python", "```"]
+
+
+def test_pieces_stay_in_order_when_a_run_is_cut_again(tokenizer: Tokenizer) -> None:
+    """A slice with more tokens than its units is cut again; its last part never stands behind the next run's begin."""
+    text = (
+        "# Heading# Heading# Heading```\ncode\n```0\x850:# Heading# Heading# Heading# Heading<h2>x</h2>* item\n"
+        "  moreTitle\n====="
+    )
+    document = PARSERS["markdown"](text)
+    check_pieces(document, cut(document, tokenizer, rules=RULES), tokenizer, RULES.max_tokens)
