@@ -19,6 +19,8 @@ from servicekit.telemetry.tracing import TRACEPARENT, current_traceparent
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_ATTEMPTS = 3
+MAX_BACKOFF_MS = 1_000
+CONNECT_WITHIN_MS = 500  # gRPC's name for it is min back-off: the least that an attempt to connect may take
 _RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _EXPIRED_S = -1.0  # gRPC answers DEADLINE_EXCEEDED at once, without a call
 
@@ -60,9 +62,11 @@ async def open_channel(
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
+        # A service that was killed is found again about a second after it is back, and a new address of its name too.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 500),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_WITHIN_MS),
+        ("grpc.max_reconnect_backoff_ms", MAX_BACKOFF_MS),
+        ("grpc.dns_min_time_between_resolutions_ms", MAX_BACKOFF_MS),
         ("grpc.enable_http_proxy", 0),
     ]
     uri = target if target.startswith(_RESOLVERS) else f"dns:///{target}"

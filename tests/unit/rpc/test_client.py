@@ -151,3 +151,20 @@ def test_service_config_names_only_what_it_may_retry() -> None:
     [config] = json.loads(service_config(["a.b.C/D"]))["methodConfig"]
     assert config["name"] == [{"service": "a.b.C", "method": "D"}]
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+
+
+async def test_reconnects_are_at_most_a_second_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel waits a second at most between attempts to connect, so that a restarted service is found soon."""
+    given: dict[str, Any] = {}
+    open_inner = grpc.aio.insecure_channel
+
+    def note(target: str, options: Any) -> grpc.aio.Channel:
+        given.update(options)
+        return open_inner(target, options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", note)
+    async with open_channel("127.0.0.1:1", audience="generator"):
+        pass
+    assert given["grpc.max_reconnect_backoff_ms"] == 1_000
+    assert given["grpc.min_reconnect_backoff_ms"] <= 500
+    assert given["grpc.dns_min_time_between_resolutions_ms"] <= 1_000
