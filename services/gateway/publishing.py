@@ -45,26 +45,35 @@ class Publishing:
             task.exception()  # retrieved here, for publications whose request has gone away
 
     async def _publish(self, event: OutgoingEvent, afterwards: Afterwards | None) -> None:
-        failure = await self._send(event)
-        if afterwards is not None:
-            try:
-                await afterwards(failure is None)
-            except BinnacleError as error:
-                log.warning("publication.aftermath_failed", topic=event.topic, reason=error.reason)
-        if failure is not None:
-            raise failure
+        acknowledged = False
+        try:
+            await self._send(event)
+            acknowledged = True
+        finally:  # whatever went wrong, or else what the request holds (its idempotency key) stays held
+            if afterwards is not None:
+                await _follow(event, afterwards, acknowledged=acknowledged)
 
-    async def _send(self, event: OutgoingEvent) -> BackendUnavailable | None:
+    async def _send(self, event: OutgoingEvent) -> None:
         try:
             async with asyncio.timeout(self._ack_timeout_s):
                 await self._publisher.publish(event)
         except (BinnacleError, TimeoutError) as error:
-            reason = getattr(error, "reason", "TIMEOUT")
-            log.error("event.not_recorded", topic=event.topic, event_id=event.id, reason=reason)  # noqa: TRY400  # the cause is the reason; no stack helps
-            failure = not_recorded()
-            failure.__cause__ = error
-            return failure
-        return None
+            _log_failure(event, getattr(error, "reason", "TIMEOUT"))
+            raise not_recorded() from error
+        except Exception as error:
+            _log_failure(event, type(error).__name__)
+            raise
+
+
+async def _follow(event: OutgoingEvent, afterwards: Afterwards, *, acknowledged: bool) -> None:
+    try:
+        await afterwards(acknowledged)
+    except BinnacleError as error:
+        log.warning("publication.aftermath_failed", topic=event.topic, reason=error.reason)
+
+
+def _log_failure(event: OutgoingEvent, reason: str) -> None:
+    log.error("event.not_recorded", topic=event.topic, event_id=event.id, reason=reason)
 
 
 def not_recorded() -> BackendUnavailable:

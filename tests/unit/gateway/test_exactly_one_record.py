@@ -184,3 +184,16 @@ async def test_publication_outlives_its_cancelled_request() -> None:
     go.set()
     await draining
     assert len(gateway.bus.interactions()) == 1
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "bug"])
+async def test_failed_publication_frees_the_idempotency_key(kind: str) -> None:
+    """However the bus fails, with an error of ours or a bug, a repeat under the key is answered anew."""
+    gateway = Gateway()
+    gateway.bus.hook = _Fault("publish", 1, kind)
+    question = Question("What?", idempotency_key="k", fingerprint=b"f")
+    with pytest.raises((BackendUnavailable, RuntimeError)):
+        await gateway.answering.answer(question, asker=ASKER, budget=budget())
+    await gateway.publishing.drain()
+    answer = await gateway.answering.answer(question, asker=ASKER, budget=budget())
+    assert not answer.replayed
