@@ -9,7 +9,8 @@ from typing import Protocol
 class StateStore(Protocol):
     """Values by key; a value past its time to live, or evicted under memory pressure, is absent.
 
-    Callers put the tenant into the key. Every method may raise BackendUnavailable.
+    Keys are `kind:tenant:rest`, so that an implementation can keep one tenant's flood from another's values. Every
+    method may raise BackendUnavailable.
     """
 
     async def get(self, key: str) -> bytes | None:
