@@ -9,10 +9,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from opentelemetry.trace import Span
+
 from servicekit.domain.generation import TokenEvent
 from servicekit.domain.verdict import Action
 from servicekit.errors import BackendUnavailable, BinnacleError
 from servicekit.rpc.deadline import Budget
+from servicekit.telemetry import genai
+from servicekit.telemetry.tracing import LatePart
 from services.gateway.backends import GenerationRequest, Generator, Guard
 from services.gateway.grouping import task_group
 from services.gateway.record import Interaction
@@ -77,15 +81,18 @@ class Generating:
         self, interaction: Interaction, work: Budget, *, on_token: Callable[[str], Awaitable[None]]
     ) -> None:
         request = _request(interaction)
-        with interaction.stage("generate"):
-            async with aclosing(self.generator.generate(request, timeout_s=work.remaining_s())) as stream:
-                async for event in stream:
-                    if isinstance(event, TokenEvent):
-                        interaction.tokens_seen += event.token_count
-                        await on_token(event.text)
-                    else:
-                        interaction.generated = event
-                        interaction.citations = event.citations
+        with interaction.stage("generate") as span:
+            try:
+                async with aclosing(self.generator.generate(request, timeout_s=work.remaining_s())) as stream:
+                    async for event in stream:
+                        if isinstance(event, TokenEvent):
+                            interaction.tokens_seen += event.token_count
+                            await on_token(event.text)
+                        else:
+                            interaction.generated = event
+                            interaction.citations = event.citations
+            finally:
+                _describe(span, interaction)
         if interaction.generated is None:
             raise BackendUnavailable("the generator's stream ended without its end", reason="STREAM_BROKEN")
 
@@ -146,6 +153,7 @@ class _Judging:
         self._first_start_s: float | None = None
         self._spent_s = 0.0
         self._unguarded = False
+        self._part = LatePart("check_output")
         self.pieces: list[Piece] = []
 
     async def release(self, text: str, *, final: bool) -> None:
@@ -157,7 +165,8 @@ class _Judging:
             await self._tell.token(released)
 
     def note_timing(self) -> None:
-        """Add one timing for all checks."""
+        """Add one timing for all checks, and end their span."""
+        self._part.end()
         if self._first_start_s is not None:
             self._interaction.add_timing("check_output", self._first_start_s, self._spent_s)
 
@@ -166,14 +175,15 @@ class _Judging:
         start_s = clock.monotonic_s()
         self._first_start_s = start_s if self._first_start_s is None else self._first_start_s
         try:
-            judgement = await self._guard.check_output(
-                text,
-                piece=len(self.pieces),
-                final=final,
-                chunk_texts=self._chunk_texts,
-                context=interaction.context,
-                timeout_s=self._work.remaining_s() * CHECK_SHARE,
-            )
+            with self._part.piece():
+                judgement = await self._guard.check_output(
+                    text,
+                    piece=len(self.pieces),
+                    final=final,
+                    chunk_texts=self._chunk_texts,
+                    context=interaction.context,
+                    timeout_s=self._work.remaining_s() * CHECK_SHARE,
+                )
         except MISSING as error:
             cause = cause_of("GUARDRAIL", error)
             if not self._fail_open:
@@ -188,6 +198,18 @@ class _Judging:
         if judgement.action is Action.BLOCK:
             raise blocked("BLOCKED_OUTPUT")
         return judgement.text
+
+
+def _describe(span: Span, interaction: Interaction) -> None:
+    """Say on the span which model was asked and what that took, never a text."""
+    if not span.is_recording():
+        return
+    span.set_attribute(genai.OPERATION_NAME, genai.OPERATION_CHAT)
+    span.set_attribute(genai.REQUEST_MODEL, interaction.model)
+    span.set_attribute(genai.USAGE_INPUT_TOKENS, interaction.usage.input_tokens)
+    span.set_attribute(genai.USAGE_OUTPUT_TOKENS, interaction.usage.output_tokens)
+    if interaction.generated is not None:
+        span.set_attribute(genai.RESPONSE_FINISH_REASONS, (interaction.generated.finish_reason.value,))
 
 
 def _request(interaction: Interaction) -> GenerationRequest:

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from opentelemetry.trace import Span
+
 from servicekit.domain.generation import Cost, Degradation, FinishReason, Usage
 from servicekit.domain.prompt import Message
 from servicekit.domain.verdict import Action, Verdict
 from servicekit.ports.clock import Clock
+from servicekit.telemetry.tracing import part
 from services.gateway.answer import Answer, ChunkUse, Outcome, StageTiming
 from services.gateway.backends import (
     NO_COST,
@@ -75,11 +78,12 @@ class Interaction:
         return CheckContext(self.request_id, self.conversation_id, self.question.route)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times a stage, whatever its end."""
+    def stage(self, name: str) -> Iterator[Span]:
+        """Times and traces a stage, whatever its end."""
         start = self.clock.monotonic_s()
         try:
-            yield
+            with part(name) as span:
+                yield span
         finally:
             self.add_timing(name, start, self.clock.monotonic_s() - start)
 

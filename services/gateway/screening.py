@@ -33,18 +33,18 @@ class Screening:
 
     async def _judge(self, interaction: Interaction, work: Budget) -> None:
         chunks = interaction.context_chunks
-        with interaction.stage("check_retrieved"):
-            try:
+        try:
+            with interaction.stage("check_retrieved"):
                 judgements = await self.guard.check_retrieved(
                     chunks, context=interaction.context, timeout_s=work.remaining_s() * CHECK_SHARE
                 )
-            except MISSING as error:
-                cause = cause_of("GUARDRAIL", error)
-                if not self.fail_open:
-                    raise refused(interaction, cause) from error
-                interaction.unguarded = True
-                interaction.degrade("unguarded_chunks", cause)
-                return
+        except MISSING as error:
+            cause = cause_of("GUARDRAIL", error)
+            if not self.fail_open:
+                raise refused(interaction, cause) from error
+            interaction.unguarded = True
+            interaction.degrade("unguarded_chunks", cause)
+            return
         kept = []
         for chunk, judgement in zip(chunks, judgements, strict=True):
             interaction.note_verdicts(judgement.verdicts, judgement.policy_version)

@@ -2,15 +2,18 @@
 
 Called by `answering.py` as the first stage. What the early search found is used only when the guard changed
 nothing; after a redaction the search is repeated, so that every recorded stage saw exactly the recorded text.
+The early search is in no trace: what is not judged yet leaves none.
 Of a history that came with the question every turn is judged, whoever spoke: an assistant's may repeat what a user
 typed, and nothing proves that one of ours said it. System messages are the product's own instructions and pass.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from servicekit.domain.prompt import Message, Role
 from servicekit.domain.verdict import Action
 from servicekit.rpc.deadline import Budget
+from servicekit.telemetry.tracing import untraced
 from services.gateway.backends import Guard, Judgement, Retriever, SearchResult
 from services.gateway.grouping import task_group
 from services.gateway.question import RetrievalMode
@@ -80,22 +83,22 @@ class Speculation:
         texts += [message.content for message in interaction.question.history if _is_turn(message)]
         timeout_s = work.remaining_s() * CHECK_SHARE
         check, context = self.guard.check_input, interaction.context
-        with interaction.stage("check_input"):
-            try:
+        try:
+            with interaction.stage("check_input"):
                 if len(texts) == 1:
                     return (await check(texts[0], context=context, timeout_s=timeout_s),)
                 async with task_group() as group:
                     tasks = [group.create_task(check(text, context=context, timeout_s=timeout_s)) for text in texts]
                 return tuple(task.result() for task in tasks)
-            except MISSING as error:
-                return error
+        except MISSING as error:
+            return error
 
     async def _search(
         self, interaction: Interaction, query: str, work: Budget, *, speculative: bool
     ) -> SearchResult | Missing:
         question, route = interaction.question, interaction.route
-        with interaction.stage("search_chunks"):
-            try:
+        try:
+            with untraced() if speculative else nullcontext(), interaction.stage("search_chunks"):
                 return await self.retriever.search(
                     query,
                     top_k=question.top_k or route.top_k,
@@ -104,8 +107,8 @@ class Speculation:
                     speculative=speculative,
                     timeout_s=work.remaining_s() * SEARCH_SHARE,
                 )
-            except MISSING as error:
-                return error
+        except MISSING as error:
+            return error
 
     def _settle(self, interaction: Interaction, judged: Judgements | Missing) -> None:
         """Take the judged texts over into the interaction, or end the path."""

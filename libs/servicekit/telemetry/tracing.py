@@ -73,6 +73,57 @@ def span(
         started.end()
 
 
+@contextmanager
+def part(name: str) -> Iterator[Span]:
+    """A span around a part of the running one, where that is recorded; else nothing is opened, at next to no cost."""
+    running = trace.get_current_span()
+    if not running.is_recording():
+        yield running
+        return
+    with span(name) as opened:
+        yield opened
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Work within the running trace of which no span is recorded, here or at a callee."""
+    running = trace.get_current_span().get_span_context()
+    hidden = SpanContext(running.trace_id, running.span_id, is_remote=False, trace_flags=TraceFlags(0))
+    token = otel_context.attach(trace.set_span_in_context(NonRecordingSpan(hidden)))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+class LatePart:
+    """A part that is worked on now and then: opened with its first piece, ended by `end`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._span: Span | None = None
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """Work on it; a failure marks the part as failed, without its text."""
+        if self._span is None and trace.get_current_span().is_recording():
+            self._span = tracer.start_span(self._name)
+        if self._span is None:
+            yield
+            return
+        try:
+            with trace.use_span(self._span, record_exception=False, set_status_on_exception=False):
+                yield
+        except BaseException as exc:
+            self._span.set_status(trace.Status(trace.StatusCode.ERROR, type(exc).__name__))
+            raise
+
+    def end(self) -> None:
+        """End the part, if it was begun."""
+        if self._span is not None:
+            self._span.end()
+
+
 def current_traceparent() -> str:
     """The running span as a W3C `traceparent`, or the empty string outside of any."""
     running = trace.get_current_span().get_span_context()
