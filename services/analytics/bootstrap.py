@@ -9,6 +9,7 @@ import structlog
 from binnacle.analytics.v1.analytics_service_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from servicekit.adapters.clickhouse.analytics_store import ClickHouseAnalyticsStore, open_analytics_store
 from servicekit.adapters.kafka.address import parse_address
+from servicekit.adapters.kafka.quiet import quieten_aiokafka
 from servicekit.adapters.kafka.topic_setup import create_missing_topics
 from servicekit.errors import BackendTimeout, BackendUnavailable
 from servicekit.events.topics import TOPICS
@@ -39,6 +40,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
     )
     await _migrate(store, settings)
     address = parse_address(settings.event_bus_url)
+    quieten_aiokafka()
     sink = Sink(
         store,
         servers=address.servers,

@@ -8,15 +8,19 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+from servicekit.adapters.kafka.address import parse_address
+from servicekit.adapters.kafka.session import find_brokers
 from servicekit.adapters.registry import open_analytics_store
 from services.local.eviction_watch import watch_evictions
 from services.local.layout import HOST, SERVICES, Layout, inherited_environment
-from services.local.process import Command, SupervisedProcess
+from services.local.process import Command, StartFailed, SupervisedProcess
 
 _HTTP_OK = 200
 _FIRST = ("analytics",)  # its migrations make the tables that others read
+_KAFKA_WITHIN_S = 10.0
+_KAFKA_AGAIN_S = 0.5
 _BROKER_ADDRESS_FILE = "broker.address"
 
 
@@ -48,6 +52,8 @@ class LocalStack:
         if self._given_kafka is None:
             await self._start(self._broker())
             self.kafka = self.layout.ports.address("kafka")
+        else:
+            await _reach_kafka(self._given_kafka)
         await self._start(self._clickhouse())
         for service in _FIRST:
             await self._start(self._service(service))
@@ -130,6 +136,24 @@ async def run_stack(
                 yield stack
             finally:
                 await stack.stop()
+
+
+async def _reach_kafka(address: str) -> None:
+    """Every process would wait for it in vain, and then say so each in its own log.
+
+    Raises:
+        InvalidRequest: the address is none.
+        StartFailed: no broker answers there.
+    """
+    servers = parse_address(f"kafka://{address}").servers
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_KAFKA_WITHIN_S):
+            while not await find_brokers(servers):  # noqa: ASYNC110  # a broker that comes up does not call back
+                await asyncio.sleep(_KAFKA_AGAIN_S)
+            return
+    raise StartFailed(
+        f"no Kafka broker answers at {address} within {_KAFKA_WITHIN_S:g} s: start it, or leave out --kafka"
+    )
 
 
 async def _answers(port: int, path: str) -> bool:

@@ -5,8 +5,6 @@ Opened by `servicekit.adapters.registry` for `kafka://`; composes publisher, con
 
 import asyncio
 import contextlib
-import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +14,7 @@ from aiokafka.errors import KafkaError
 from servicekit.adapters.kafka.address import KafkaAddress, parse_address
 from servicekit.adapters.kafka.consumers import KafkaConsumers
 from servicekit.adapters.kafka.publisher import KafkaPublisher
+from servicekit.adapters.kafka.quiet import quieten_aiokafka
 from servicekit.adapters.kafka.session import SessionKeeper
 from servicekit.adapters.kafka.topic_setup import create_missing_topics
 from servicekit.domain.identity import ServiceIdentity
@@ -34,7 +33,6 @@ _WATCH_EVERY_S = 2.0
 _RETRY_START_S = 0.5
 _SETTLE_S = 5.0
 _LAST_REPORT_S = 2.0
-_QUIET_S = 30.0
 
 
 class KafkaEventBus:
@@ -205,7 +203,7 @@ async def open_event_bus(
         InvalidRequest: the URL says something unknown.
         BackendUnavailable: no broker answers within `start_within_s`.
     """
-    _quieten_aiokafka()
+    quieten_aiokafka()
     bus = KafkaEventBus(
         parse_address(url),
         identity=identity,
@@ -222,38 +220,3 @@ async def open_event_bus(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await bus.close()
-
-
-def _quieten_aiokafka() -> None:
-    """Warnings and errors only, the same one at most every 30 s: a broker that is away fails ten times a second."""
-    for name in ("aiokafka", "aiokafka.conn", "aiokafka.client", "aiokafka.consumer", "aiokafka.producer"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in _CHATTY:
-        logger = logging.getLogger(name)
-        if not any(isinstance(one, _Seldom) for one in logger.filters):
-            logger.addFilter(_Seldom())
-
-
-_CHATTY = (
-    "aiokafka",
-    "aiokafka.conn",
-    "aiokafka.consumer.fetcher",
-    "aiokafka.consumer.group_coordinator",
-    "aiokafka.producer.sender",
-)
-
-
-class _Seldom(logging.Filter):
-    """Lets a message through once in 30 s, whatever its arguments."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last_s: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this one is due."""
-        now_s, message = time.monotonic(), str(record.msg)
-        if now_s - self._last_s.get(message, -_QUIET_S) < _QUIET_S:
-            return False
-        self._last_s[message] = now_s
-        return True

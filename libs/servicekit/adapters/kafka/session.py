@@ -78,6 +78,7 @@ class ProducerSession:
         try:
             await producer.start()
         except BaseException:
+            session.broken.set()  # it never lived: nothing to warn of
             await session.discard()
             raise
         return session
