@@ -28,6 +28,9 @@ class BinnacleError(Exception):
         message: says what, which value, and what to do.
         reason: UPPER_SNAKE, stable, for `google.rpc.ErrorInfo.reason`.
         metadata: bounded extra facts for `ErrorInfo.metadata`; never bodies or secrets.
+
+    A servicer may set `details`, messages that go with the status to its caller; those of a backend's error are read
+    with `servicekit.rpc.status.details_of`, and go no further.
     """
 
     default_reason = "ERROR"
@@ -37,6 +40,7 @@ class BinnacleError(Exception):
         self.message = message
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
+        self.details: tuple[object, ...] = ()
 
 
 class InvalidRequest(BinnacleError):

@@ -15,11 +15,11 @@ from binnacle.guardrail.v1 import guardrail_service_pb2 as guardrail_pb
 from binnacle.guardrail.v1.guardrail_service_pb2_grpc import GuardrailServiceStub
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever_pb
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
-from binnacle.type.v1 import chunk_pb2
+from binnacle.type.v1 import chunk_pb2, generation_pb2
 from servicekit.domain.generation import Cost, FinishReason, TokenEvent, Usage
 from servicekit.domain.verdict import Action, strongest
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest
-from servicekit.rpc.status import to_error
+from servicekit.rpc.status import details_of, to_error
 from services.gateway import convert_types as types
 from services.gateway.backends import (
     CheckContext,
@@ -158,10 +158,9 @@ class GeneratorClient:
                 else:
                     yield _generated(response.end)
         except grpc.aio.AioRpcError as exc:
-            error = to_error(exc, "generator")
-            if (spent := _spent(error)) is not None:
+            if (spent := _spent(exc)) is not None:
                 yield spent
-            raise _as_of_question(error, renamed={"question": "text"}) from exc
+            raise _as_of_question(to_error(exc, "generator"), renamed={"question": "text"}) from exc
         finally:
             call.cancel()
 
@@ -257,20 +256,17 @@ def _generated(end: generator_pb.GenerationEnd) -> Generated:
     )
 
 
-def _spent(error: BinnacleError) -> Generated | None:
+def _spent(error: grpc.aio.AioRpcError) -> Generated | None:
     """What the attempts of a generation that failed took, if the generator says so."""
-    told = error.metadata
-    if "cost_microusd" not in told:
+    attempts = tuple(types.attempt_of(attempt) for attempt in details_of(error, generation_pb2.Attempt))
+    if not attempts:
         return None
     return Generated(
-        usage=Usage(_count(told.get("input_tokens")), _count(told.get("output_tokens")), estimated=True),
-        cost=Cost(_count(told["cost_microusd"]), told.get("price_version", "")),
+        usage=sum((attempt.usage for attempt in attempts), Usage()),
+        cost=Cost(sum(attempt.cost.microusd for attempt in attempts), attempts[-1].cost.price_version),
         finish_reason=FinishReason.ERROR,
+        attempts=attempts,
     )
-
-
-def _count(text: str | None) -> int:
-    return int(text) if text is not None and text.isdecimal() else 0
 
 
 def _as_of_question(error: BinnacleError, *, renamed: dict[str, str]) -> BinnacleError:

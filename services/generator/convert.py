@@ -6,7 +6,7 @@ from servicekit.domain.chunk import Chunk, Citation, MetadataScalar, ScoredChunk
 from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, Usage
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
-from services.generator.generating import Answer, Question
+from services.generator.generating import Answer, Question, Spent
 from services.generator.models import ModelStatus
 from services.generator.packing import Prompt
 
@@ -16,6 +16,7 @@ MAX_CHUNK_CHARS = 65_536
 MAX_MESSAGES = 64
 MAX_NAME_CHARS = 128
 MAX_COUNT_CHARS = 1_048_576
+MAX_TOLD_ATTEMPTS = 8
 _MICROSECONDS = 1_000_000
 
 _ROLES = {
@@ -93,6 +94,11 @@ def answer_to(answer: Answer) -> rpc.GenerateAnswerResponse:
         refused=answer.refused,
     )
     return rpc.GenerateAnswerResponse(end=end)
+
+
+def spent_to(spent: Spent) -> tuple[generation_pb2.Attempt, ...]:
+    """The details of an error, as many as surely fit into a status: the newest."""
+    return tuple(_attempt_to(attempt) for attempt in spent.attempts[-MAX_TOLD_ATTEMPTS:])
 
 
 def count_to(count: TokenCount) -> rpc.CountTokensResponse:

@@ -64,6 +64,13 @@ class Answer:
     refused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a generation took that ends in an error: no answer tells it."""
+
+    attempts: tuple[Attempt, ...]
+
+
 class Generator:
     """Drives the models."""
 
@@ -74,8 +81,8 @@ class Generator:
 
     async def answer(
         self, question: Question, *, remaining_s: float = math.inf
-    ) -> AsyncGenerator[TokenEvent | Answer, None]:
-        """Tokens, then the answer.
+    ) -> AsyncGenerator[TokenEvent | Answer | Spent, None]:
+        """Tokens, then the answer; before an error of an engine what was spent.
 
         A model that fails before its first token is replaced by the next of its chain; later failures are raised.
         Closing the generator cancels the work at the engine.
@@ -100,7 +107,8 @@ class Generator:
                         yield token
             except BinnacleError as error:
                 if last or trial.released or not _lies_with_engine(error, first=place == 0):
-                    raise _told(error, trials) from error
+                    yield Spent(tuple(trial.attempt() for trial in trials))
+                    raise
                 _log_failure(trial, error, question)
             else:
                 yield self._answer("".join(text), question, trials)
@@ -159,19 +167,6 @@ def _degradations(trials: list[Trial], packed: Packed) -> tuple[Degradation, ...
     if packed.dropped_messages:
         found.append(Degradation("shorter_history", "CONTEXT_WINDOW"))
     return tuple(found)
-
-
-def _told(error: BinnacleError, trials: list[Trial]) -> BinnacleError:
-    """The error with what its attempts took: no end tells it where the stream ends in an error."""
-    attempts = [trial.attempt() for trial in trials]
-    error.metadata |= {
-        "attempts": str(len(attempts)),
-        "input_tokens": str(sum(attempt.usage.input_tokens for attempt in attempts)),
-        "output_tokens": str(sum(attempt.usage.output_tokens for attempt in attempts)),
-        "cost_microusd": str(sum(attempt.cost.microusd for attempt in attempts)),
-        "price_version": attempts[-1].cost.price_version,
-    }
-    return error
 
 
 def _count(trial: Trial) -> None:

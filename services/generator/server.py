@@ -8,9 +8,10 @@ from typing import Any
 from binnacle.generator.v1 import generator_service_pb2 as rpc
 from binnacle.generator.v1 import generator_service_pb2_grpc as stubs
 from servicekit.domain.generation import TokenEvent
+from servicekit.errors import BinnacleError
 from servicekit.rpc.deadline import current_budget
-from services.generator.convert import answer_to, count_from, count_to, model_to, question_from, token_to
-from services.generator.generating import Generator
+from services.generator.convert import answer_to, count_from, count_to, model_to, question_from, spent_to, token_to
+from services.generator.generating import Generator, Spent
 from services.generator.models import Models
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["GeneratorService"].full_name
@@ -30,11 +31,19 @@ class GeneratorServicer(stubs.GeneratorServiceServicer):
         request: rpc.GenerateAnswerRequest,
         context: Any,  # noqa: ARG002  # the signature of every servicer method
     ) -> AsyncGenerator[rpc.GenerateAnswerResponse, None]:
-        """Tokens, then the end."""
+        """Tokens, then the end, or an error with the attempts among its details."""
         question = question_from(request)
-        async with aclosing(self._generator.answer(question, remaining_s=_left_s())) as events:
-            async for event in events:
-                yield token_to(event) if isinstance(event, TokenEvent) else answer_to(event)
+        spent = Spent(())
+        try:
+            async with aclosing(self._generator.answer(question, remaining_s=_left_s())) as events:
+                async for event in events:
+                    if isinstance(event, Spent):
+                        spent = event
+                    else:
+                        yield token_to(event) if isinstance(event, TokenEvent) else answer_to(event)
+        except BinnacleError as error:
+            error.details = spent_to(spent)
+            raise
 
     async def CountTokens(  # noqa: N802  # the proto names it
         self,

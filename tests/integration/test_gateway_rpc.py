@@ -13,8 +13,9 @@ from grpc_status import rpc_status
 from binnacle.events.v1 import interaction_completed_pb2 as event_pb
 from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from binnacle.generator.v1 import generator_service_pb2 as generator_pb
+from binnacle.type.v1 import generation_pb2
 from servicekit.errors import BackendUnavailable
-from servicekit.rpc.status import to_failure
+from servicekit.rpc.status import details_of, to_failure
 from tests.integration.gateway_stack import REDACTED, SECRET, Backends, RunningGateway, running_gateway
 
 
@@ -101,21 +102,37 @@ async def test_secrets_reach_no_record(tmp_path: Path) -> None:
 
 
 async def test_a_failed_generation_is_billed(tmp_path: Path) -> None:
-    """Tokens that an engine made before it broke off cost money: the record of the failure holds them."""
+    """Tokens of engines that broke off cost money: the record of the failure holds each try, its caller learns none."""
+    tries = tuple(
+        generation_pb2.Attempt(
+            number=number,
+            model_alias=alias,
+            engine="tgi://inside",
+            usage=generation_pb2.Usage(input_tokens=10, output_tokens=number, estimated=True),
+            cost_microusd=number * 5,
+            price_version="v1",
+            finish_reason=generation_pb2.FINISH_REASON_ERROR,
+            error_reason="STREAM_CUT",
+        )
+        for number, alias in enumerate(("default", "spare"), 1)
+    )
 
     class _BreaksOff(Backends):
         async def GenerateAnswer(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # as above
             yield generator_pb.GenerateAnswerResponse(token=generator_pb.TokenDelta(text="One. Two", token_count=3))
-            took = {"input_tokens": "20", "output_tokens": "3", "cost_microusd": "11", "price_version": "v1"}
-            failure = to_failure(BackendUnavailable("gone", metadata=took), service="generator", request_id="")
+            error = BackendUnavailable("gone")
+            error.details = tries
+            failure = to_failure(error, service="generator", request_id="")
             await context.abort(failure.code, failure.message, failure.trailers)
 
     async with running_gateway(tmp_path, _BreaksOff()) as gateway:
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
             await gateway.stub.AnswerQuestion(_ask(), metadata=gateway.auth(), timeout=10)
+        assert details_of(raised.value, generation_pb2.Attempt) == []
         (record,) = gateway.interactions()
         assert record.outcome == event_pb.INTERACTION_OUTCOME_FAILED
-        assert (record.cost_microusd, record.price_version) == (11, "v1")
+        assert list(record.attempts) == list(tries)
+        assert (record.cost_microusd, record.price_version) == (15, "v1")
         assert (record.usage.input_tokens, record.usage.output_tokens, record.usage.estimated) == (20, 3, True)
 
 

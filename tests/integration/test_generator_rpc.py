@@ -168,7 +168,10 @@ async def test_cut_after_the_first_token_is_an_error(running: Running) -> None:
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     info = _detail(raised.value, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == ("STREAM_CUT", "generator.binnacle")
-    assert info.metadata["output_tokens"] == "3"
+    attempt = _detail(raised.value, generation_pb2.Attempt)
+    assert (attempt.number, attempt.model_alias, attempt.error_reason) == (1, "default", "STREAM_CUT")
+    assert attempt.usage.output_tokens == 3
+    assert attempt.cost_microusd == attempt.usage.input_tokens + 2 * 3
     running.first.turn(fault="none")
     assert _end(await running.ask()).answer
 

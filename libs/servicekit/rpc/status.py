@@ -5,12 +5,12 @@ Written by the RPC server's interceptor, read by `services.*.clients` and by the
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no marker
 
 from servicekit.errors import (
@@ -32,6 +32,8 @@ from servicekit.telemetry.correlation import REQUEST_ID_METADATA
 STATUS_DETAILS = "grpc-status-details-bin"
 INTERNAL_TEXT = "internal error; the service's log tells more under this error id"
 _MAX_MESSAGE_CHARS = 2048
+
+_M = TypeVar("_M", bound=Message)
 
 # The first class that matches counts: subclasses stand with their parents.
 _CODES: tuple[tuple[type[BinnacleError], grpc.StatusCode], ...] = (
@@ -84,7 +86,7 @@ def _pack(error: BinnacleError, code: grpc.StatusCode, *, service: str, request_
     message = _wire_text(error.message)
     status = status_pb2.Status(code=code.value[0], message=message)
     metadata = {_wire_text(key): _wire_text(value) for key, value in error.metadata.items()}
-    details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [
+    details: list[Any] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=f"{service}.binnacle", metadata=metadata)
     ]
     if isinstance(error, InvalidRequest) and error.field:
@@ -96,7 +98,7 @@ def _pack(error: BinnacleError, code: grpc.StatusCode, *, service: str, request_
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    for detail in details:
+    for detail in (*details, *error.details):
         status.details.add().Pack(detail)
     trailers: tuple[tuple[str, str | bytes], ...] = ((STATUS_DETAILS, status.SerializeToString()),)
     if request_id:
@@ -136,6 +138,19 @@ def to_error(error: grpc.aio.AioRpcError, backend: str, *, keep_unauthenticated:
     return kind(message, **common)
 
 
+def details_of(error: grpc.aio.AioRpcError, message_type: type[_M]) -> list[_M]:
+    """The messages of this type that came with a failed call's status, in their order."""
+    found = []
+    for entry in _entries(error):
+        message = message_type()
+        try:
+            if entry.Unpack(message):
+                found.append(message)
+        except DecodeError:  # details of a foreign server may be anything
+            continue
+    return found
+
+
 @dataclass(slots=True)
 class _Detail:
     message: str
@@ -147,16 +162,22 @@ class _Detail:
 
 def _unpack(error: grpc.aio.AioRpcError) -> _Detail:
     detail = _Detail(message=error.details() or error.code().name)
-    raw = next((value for name, value in error.trailing_metadata() or () if name == STATUS_DETAILS), None)
-    if not isinstance(raw, bytes):
-        return detail
     try:
-        packed = status_pb2.Status.FromString(raw).details
-        for entry in packed:
+        for entry in _entries(error):
             _read_detail(entry, detail)
     except DecodeError:  # details of a foreign server may be anything
         return detail
     return detail
+
+
+def _entries(error: grpc.aio.AioRpcError) -> list[PackedAny]:
+    raw = next((value for name, value in error.trailing_metadata() or () if name == STATUS_DETAILS), None)
+    if not isinstance(raw, bytes):
+        return []
+    try:
+        return list(status_pb2.Status.FromString(raw).details)
+    except DecodeError:  # of a foreign server
+        return []
 
 
 def _read_detail(entry: PackedAny, detail: _Detail) -> None:

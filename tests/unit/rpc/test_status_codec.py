@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from binnacle.type.v1 import generation_pb2
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest, Unauthenticated
-from servicekit.rpc.status import STATUS_DETAILS, to_error, to_failure
+from servicekit.rpc.status import STATUS_DETAILS, details_of, to_error, to_failure
 
 ANY_TEXT = st.text(st.characters(), max_size=3000)
 
@@ -56,3 +57,21 @@ def test_bare_base_error_is_internal() -> None:
     assert failure.code is grpc.StatusCode.INTERNAL
     assert "secret" not in failure.message
     assert failure.error_id
+
+
+def test_details_reach_the_caller_and_go_no_further() -> None:
+    """A servicer's own details come back by their type; an error made from them carries none on."""
+    error = BackendUnavailable("gone")
+    tries = [generation_pb2.Attempt(number=number) for number in (1, 2)]
+    error.details = tuple(tries)
+    failure = to_failure(error, service="generator", request_id="")
+    seen = as_rpc_error(failure.code, failure.message, failure.trailers)
+    assert details_of(seen, generation_pb2.Attempt) == tries
+    assert to_error(seen, "generator").details == ()
+
+
+@given(st.binary(max_size=200))
+def test_foreign_details_hold_no_messages_of_ours(raw: bytes) -> None:
+    """Whatever a foreign server sends, nothing is read from it that is not there."""
+    seen = as_rpc_error(grpc.StatusCode.UNAVAILABLE, "away", ((STATUS_DETAILS, raw),))
+    assert details_of(seen, generation_pb2.Attempt) == []
