@@ -69,14 +69,14 @@ class DocumentSubmitted(_message.Message):
     content: _builtins.bytes
     """The bytes, UTF-8."""
     source_uri: _builtins.str
-    """Where it came from."""
+    """Where it came from. Recorded as given: no personal data."""
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp:
         """When it was submitted."""
 
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _chunk_pb2.MetadataValue]:
-        """Metadata."""
+        """Metadata. Recorded as given: no personal data."""
 
     def __init__(
         self,

@@ -175,13 +175,17 @@ class Question(_message.Message):
     idempotency_key: _builtins.str
     """Makes a repeat return the recorded answer for 24 hours; ABORTED while the first is in flight;
     INVALID_ARGUMENT with another question under the same key. At most 128 characters; empty: none.
+    Recorded as given: no personal data.
     """
     conversation_id: _builtins.str
     """Continues a conversation of this tenant, or starts one under this id; at most 128 characters; empty: none.
     Answers of a route without guards are no part of it.
+    Recorded as given: no personal data.
     """
     end_user_id: _builtins.str
-    """The end user, as a pseudonym of the product's; at most 128 characters."""
+    """The end user, as a pseudonym of the product's; at most 128 characters.
+    Recorded as given: no personal data.
+    """
     project: _builtins.str
     """The product or team that asks, for usage reports; at most 64 characters; default `default`."""
     route: _builtins.str
@@ -189,7 +193,9 @@ class Question(_message.Message):
     release: _builtins.str
     """Pins a release; at most 64 characters; empty: the current one."""
     sticky_key: _builtins.str
-    """Keeps a user in one variant of an experiment; at most 128 characters; default: conversation or end user id."""
+    """Keeps a user in one variant of an experiment; at most 128 characters; default: conversation or end user id.
+    Recorded as given: no personal data.
+    """
     training_consent: _builtins.bool
     """The answer may be used to train models; default no."""
     top_k: _builtins.int
@@ -206,7 +212,9 @@ class Question(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For reports: at most 16 labels, keys 1 to 64 characters of [a-z0-9_.-], values at most 256 characters."""
+        """For reports: at most 16 labels, keys 1 to 64 characters of [a-z0-9_.-], values at most 256 characters.
+        Recorded as given: no personal data.
+        """
 
     @_builtins.property
     def sampling(self) -> _generation_pb2.Sampling:
@@ -647,7 +655,9 @@ class RecordFeedbackRequest(_message.Message):
     label: _builtins.str
     """1 to 64 characters; redacted before it is recorded."""
     author: _builtins.str
-    """Who says so, as a pseudonym; at most 128 characters."""
+    """Who says so, as a pseudonym; at most 128 characters.
+    Recorded as given: no personal data.
+    """
     supersedes: _builtins.str
     """The feedback this one replaces; empty: none."""
     comment: _builtins.str

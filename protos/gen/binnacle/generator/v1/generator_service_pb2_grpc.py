@@ -57,7 +57,8 @@ class GeneratorServiceServicer(object):
     """
 
     def GenerateAnswer(self, request, context):
-        """Answers a question from chunks: tokens, then exactly one end, or an error status. Scope: generate.
+        """Answers a question from chunks: tokens, then exactly one end, or an error status. Where engines were tried, the
+        error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

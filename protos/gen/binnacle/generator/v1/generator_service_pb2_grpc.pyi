@@ -17,7 +17,9 @@ class GeneratorServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GenerateAnswer: _aio.UnaryStreamMultiCallable[_generator_service_pb2.GenerateAnswerRequest, _generator_service_pb2.GenerateAnswerResponse]
-    """Answers a question from chunks: tokens, then exactly one end, or an error status. Scope: generate."""
+    """Answers a question from chunks: tokens, then exactly one end, or an error status. Where engines were tried, the
+    error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
+    """
     CountTokens: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.CountTokensRequest, _generator_service_pb2.CountTokensResponse]
     """Counts tokens as the model does. Scope: generate."""
     ListModels: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.ListModelsRequest, _generator_service_pb2.ListModelsResponse]
@@ -32,7 +34,9 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_service_pb2.GenerateAnswerRequest,
         context: _aio.ServicerContext[_generator_service_pb2.GenerateAnswerRequest, _abc.AsyncIterator[_generator_service_pb2.GenerateAnswerResponse]],
     ) -> _abc.AsyncIterator[_generator_service_pb2.GenerateAnswerResponse]:
-        """Answers a question from chunks: tokens, then exactly one end, or an error status. Scope: generate."""
+        """Answers a question from chunks: tokens, then exactly one end, or an error status. Where engines were tried, the
+        error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
+        """
 
     @_abc_1.abstractmethod
     def CountTokens(

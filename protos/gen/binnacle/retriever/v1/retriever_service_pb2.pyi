@@ -148,12 +148,14 @@ class Document(_message.Message):
     content: _builtins.bytes
     """The bytes, UTF-8, 1 byte to 1 MiB, not blank, no binary; HTML nested at most 500 deep; required."""
     source_uri: _builtins.str
-    """Where it came from, at most 2,048 characters."""
+    """Where it came from, at most 2,048 characters. Recorded as given, also with every answer that cites it: no
+    personal data.
+    """
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _chunk_pb2.MetadataValue]:
         """At most 32 entries; names 1 to 64 characters of [A-Za-z0-9_], not beginning with an underscore; values at most
         1,024 characters, numbers finite. A name holds one kind of value in all documents of a tenant, and a tenant has
-        at most 256 names.
+        at most 256 names. Recorded as given: no personal data.
         """
 
     def __init__(

@@ -156,7 +156,7 @@ class Chunk(_message.Message):
     title: _builtins.str
     """The document's title; may be empty."""
     source_uri: _builtins.str
-    """Where the document came from; may be empty."""
+    """Where the document came from; may be empty. Recorded as given: no personal data."""
     ordinal: _builtins.int
     """Position among the document's chunks, from 0."""
     token_count: _builtins.int
@@ -173,7 +173,7 @@ class Chunk(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, Global___MetadataValue]:
-        """The document's metadata."""
+        """The document's metadata. Recorded as given: no personal data."""
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ class Citation(_message.Message):
     title: _builtins.str
     """The document's title."""
     source_uri: _builtins.str
-    """Where the document came from."""
+    """Where the document came from. Recorded as given: no personal data."""
     @_builtins.property
     def answer_span(self) -> _text_pb2.Span:
         """Where the marker stands in the answer."""
