@@ -83,51 +83,19 @@ class Binnacle:
 
     async def rate(self, request_id: str, *, rating: int, author: str = "", comment: str = "") -> str:
         """Rate an answer from 1 to 5; returns the feedback's id."""
-        return await self._record(
-            gateway.RecordFeedbackRequest(
-                request_id=request_id,
-                kind=gateway.FEEDBACK_KIND_RATING,
-                rating=rating,
-                author=author,
-                comment=comment,
-            )
-        )
+        return await self._record(convert.feedback_to_proto(request_id, author, comment, rating=rating))
 
     async def thumb(self, request_id: str, *, up: bool, author: str = "", comment: str = "") -> str:
         """Thumb up or down; returns the feedback's id."""
-        return await self._record(
-            gateway.RecordFeedbackRequest(
-                request_id=request_id,
-                kind=gateway.FEEDBACK_KIND_THUMBS,
-                thumbs_up=up,
-                author=author,
-                comment=comment,
-            )
-        )
+        return await self._record(convert.feedback_to_proto(request_id, author, comment, thumbs_up=up))
 
     async def correct(self, request_id: str, *, correction: str, author: str = "", comment: str = "") -> str:
         """Say what the answer should have been; returns the feedback's id."""
-        return await self._record(
-            gateway.RecordFeedbackRequest(
-                request_id=request_id,
-                kind=gateway.FEEDBACK_KIND_CORRECTION,
-                correction=correction,
-                author=author,
-                comment=comment,
-            )
-        )
+        return await self._record(convert.feedback_to_proto(request_id, author, comment, correction=correction))
 
     async def label(self, request_id: str, *, label: str, author: str = "", comment: str = "") -> str:
         """Put an answer into a category; returns the feedback's id."""
-        return await self._record(
-            gateway.RecordFeedbackRequest(
-                request_id=request_id,
-                kind=gateway.FEEDBACK_KIND_LABEL,
-                label=label,
-                author=author,
-                comment=comment,
-            )
-        )
+        return await self._record(convert.feedback_to_proto(request_id, author, comment, label=label))
 
     async def _record(self, request: gateway.RecordFeedbackRequest) -> str:
         with _errors("gateway"):

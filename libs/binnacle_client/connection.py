@@ -14,6 +14,11 @@ SERVICES = ("gateway", "retriever", "generator", "guardrail", "evaluator", "drif
 DEFAULT_PORTS = {name: 7700 + offset for offset, name in enumerate(SERVICES)}
 
 
+def stack_file_of(environ: Mapping[str, str]) -> Path:
+    """The file of the local stack: `BINNACLE_STACK_FILE`, or where `make up` keeps it."""
+    return Path(environ.get("BINNACLE_STACK_FILE", DEFAULT_STACK_FILE))
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """Addresses and key.
@@ -36,7 +41,7 @@ class Connection:
             Unauthenticated: there is no key in either place.
         """
         env = os.environ if environ is None else environ
-        stack_file = Path(env.get("BINNACLE_STACK_FILE", DEFAULT_STACK_FILE))
+        stack_file = stack_file_of(env)
         found = cls.from_stack_file(stack_file) if stack_file.exists() else cls(targets={}, api_key="")
         named = {name: value for name in SERVICES if (value := env.get(f"BINNACLE_{name.upper()}_TARGET"))}
         if target := env.get("BINNACLE_TARGET"):

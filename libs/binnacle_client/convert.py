@@ -1,7 +1,7 @@
 """Protobuf to the SDK's own types and back; nothing else in the SDK touches a message."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,6 +25,22 @@ from binnacle_client.answers import (
     UsageRow,
 )
 
+_FEEDBACK_KINDS = {
+    "rating": gateway.FEEDBACK_KIND_RATING,
+    "thumbs_up": gateway.FEEDBACK_KIND_THUMBS,
+    "correction": gateway.FEEDBACK_KIND_CORRECTION,
+    "label": gateway.FEEDBACK_KIND_LABEL,
+}
+
+
+class FeedbackValue(TypedDict, total=False):
+    """Exactly one of them is given."""
+
+    rating: int
+    thumbs_up: bool
+    correction: str
+    label: str
+
 
 def question_to_proto(text: str, options: QuestionOptions) -> gateway.Question:
     """The question with its options."""
@@ -38,6 +54,16 @@ def question_to_proto(text: str, options: QuestionOptions) -> gateway.Question:
         model=options.model,
         top_k=options.top_k,
         labels=dict(options.labels),
+    )
+
+
+def feedback_to_proto(
+    request_id: str, author: str, comment: str, **value: Unpack[FeedbackValue]
+) -> gateway.RecordFeedbackRequest:
+    """Feedback with its one value, which says what kind it is."""
+    [name] = value
+    return gateway.RecordFeedbackRequest(
+        request_id=request_id, kind=_FEEDBACK_KINDS[name], author=author, comment=comment, **value
     )
 
 

@@ -107,3 +107,18 @@ def test_a_wrong_key_is_said_and_exits_with_4(stack: RunningStack) -> None:
     )
     assert done.returncode == 4
     assert "bk_wrong" not in done.stderr + done.stdout
+
+
+def test_a_closed_pipe_ends_it_quietly(stack: RunningStack) -> None:
+    """`binnacle … | head -1` prints no traceback."""
+    done = subprocess.run(
+        f"{sys.executable} -m binnacle_client.cli tail interaction --from-beginning --limit 3 --json | head -c 1",
+        shell=True,
+        env=stack.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr

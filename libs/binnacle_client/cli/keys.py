@@ -1,13 +1,19 @@
 """`binnacle keys`: makes, lists and revokes API keys in the file that the services read."""
 
+import os
 from pathlib import Path
 
 import click
 
 from binnacle_client.cli.output import console, notes, print_json, print_table
+from binnacle_client.connection import stack_file_of
 from servicekit.rpc.api_keys import create_key, read_keys, revoke_key
 
-_DEFAULT_FILE = Path(".var/local/secrets/api_keys.json")
+_IN_STACK = Path("secrets/api_keys.json")
+
+
+def _stacks_file() -> Path:
+    return stack_file_of(os.environ).parent / _IN_STACK
 
 
 @click.group()
@@ -15,8 +21,8 @@ _DEFAULT_FILE = Path(".var/local/secrets/api_keys.json")
     "--file",
     "file",
     envvar="BINNACLE_API_KEYS_FILE",
-    default=_DEFAULT_FILE,
-    show_default=True,
+    default=_stacks_file,
+    show_default=f"{_IN_STACK} beside the stack's file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The key file (BINNACLE_API_KEYS_FILE).",
 )

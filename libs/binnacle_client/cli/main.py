@@ -1,5 +1,6 @@
 """The `binnacle` command: its commands, and how an error becomes an exit status."""
 
+import os
 import sys
 
 import click
@@ -29,6 +30,7 @@ _EXIT_STATUS: tuple[tuple[type[BinnacleError], int], ...] = (
     (Overloaded, 5),
 )
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141
 
 
 @click.group(
@@ -58,6 +60,9 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)
+    except BrokenPipeError:  # `binnacle … | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_PIPE_CLOSED)
     except BinnacleError as exc:
         notes.print(f"binnacle: {exc.message} [{exc.reason}]", markup=False)
         sys.exit(next((status for kind, status in _EXIT_STATUS if isinstance(exc, kind)), 1))
