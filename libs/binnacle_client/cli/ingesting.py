@@ -51,16 +51,34 @@ def ingest(paths: tuple[Path, ...], prefix: str, as_json: bool) -> None:
         raise click.exceptions.Exit(_SOME_REFUSED)
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """(document id, file) for every file that can be indexed, sorted within each path, each file once."""
-    seen = set()
+def find_files(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """(document id, file) for every file that can be indexed, sorted within each path, each file once.
+
+    The id is the file's place below its path; with several paths, a folder's name stands in front of it.
+
+    Raises:
+        UsageError: two files would have the same id.
+    """
+    named: dict[str, Path] = {}
     for path in paths:
         inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         for file in inside:
-            if file.suffix.lower() in MEDIA_TYPES and file.resolve() not in seen:
-                seen.add(file.resolve())
-                root = path.parent if path.is_file() else path
-                yield file.relative_to(root).as_posix(), file
+            if file.suffix.lower() not in MEDIA_TYPES or file.resolve() in named.values():
+                continue
+            name = _place(file, below=path, named=len(paths) > 1)
+            if name in named:
+                raise click.UsageError(
+                    f"{file} and {named[name]} would both be {name!r}: index them apart, each with its own --prefix"
+                )
+            named[name] = file.resolve()
+            yield name, file
+
+
+def _place(file: Path, *, below: Path, named: bool) -> str:
+    if below.is_file():
+        return file.name
+    place = file.relative_to(below)
+    return (below.resolve().name / place if named else place).as_posix()
 
 
 async def _ingest(files: Sequence[tuple[str, Path]], *, prefix: str, as_json: bool) -> list[IndexedDocument]:

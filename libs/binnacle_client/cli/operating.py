@@ -70,8 +70,8 @@ def usage(group_by: tuple[str, ...], hours: float, as_json: bool) -> None:
                 print_json(row)
         else:
             print_table(
-                f"last {hours:g} h",
-                [*groups, "requests", "errors", "blocked", "tokens in", "tokens out", "US$", "p50 ms", "p95 ms"],
+                f"last {hours:g} h, tokens in and out",
+                [*groups, "requests", "errors", "blocked", "in", "out", "US$", "p50 ms", "p95 ms"],
                 [
                     [
                         *(row.group.get(name, "") for name in groups),

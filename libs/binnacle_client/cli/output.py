@@ -10,7 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False)
+_PIPED_WIDTH = 160
+
+
+class _PlainConsole(Console):
+    """A console whose closed pipe is an ordinary error: rich's own way leaves the event loop in the middle."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _PlainConsole(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 notes = Console(stderr=True, highlight=False)
 
 
@@ -24,7 +34,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """A table for people."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", min_width=len(column))
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     console.print(table)
