@@ -9,7 +9,6 @@ UV := .tools/uv/bin/uv
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 JSON ?=
-SERVERS ?= embedded
 
 .PHONY: help
 help: ## this list
