@@ -58,6 +58,13 @@ def test_ping_and_the_bare_root_say_ok(http: httpx.Client) -> None:
     assert [http.get(path).text for path in ("/ping", "/", "/replicas_status")] == ["Ok.\n"] * 3
 
 
+def test_a_web_page_gets_nothing_without_a_password(http: httpx.Client) -> None:
+    """Neither a page's own request nor a foreign name for this machine reaches the data."""
+    assert "ACCESS_DENIED" in http.post("/", content="SELECT 1", headers={"origin": "http://evil.example"}).text
+    assert http.post("/", content="SELECT 1", headers={"host": "evil.example"}).status_code == 400
+    assert http.post("/", content="SELECT 1", headers={"host": "localhost:1"}).text == "1\n"
+
+
 def test_a_query_comes_by_url_or_by_body(http: httpx.Client) -> None:
     """The query may stand in the URL, in the body, or begin in one and go on in the other."""
     assert http.get("/", params={"query": "SELECT 1"}).text == "1\n"

@@ -11,6 +11,10 @@ class Access:
     user: str = "default"
     password: str = ""
 
+    def trusts_page(self, origin: str | None) -> bool:
+        """Whether a request that a browser sent for a page may be answered; only where a password is asked for."""
+        return bool(self.password) or not origin
+
     def allows(self, user: str, password: str) -> bool:
         """Whether the credentials are right; takes the same time for right and wrong ones."""
         if not self.password:

@@ -4,6 +4,8 @@ Served by `services.local.clickhouse_front`; `request.py` reads, `engine.py` run
 """
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -13,6 +15,8 @@ from services.local.clickhouse.answer import answer, error_response
 from services.local.clickhouse.engine import Engine, EngineError
 from services.local.clickhouse.request import credentials, read_request
 from services.local.clickhouse.worker import QueryRunner
+
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
 
 def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_bytes: int) -> Starlette:
@@ -27,6 +31,9 @@ def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_
     async def _run(request: Request) -> Response:
         parameters = dict(request.query_params)
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if not access.trusts_page(headers.get("origin")):
+            text = "Code: 497. DB::Exception: web pages are answered only where a password is set. (ACCESS_DENIED)"
+            raise EngineError(text, code=497)
         user, password = credentials(parameters, headers)
         if not access.allows(user, password):
             text = (
@@ -50,7 +57,9 @@ def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_
             Route("/", query, methods=["GET", "POST"]),
             Route("/ping", ping),
             Route("/replicas_status", ping),
-        ]
+        ],
+        # Without a password, no name that somebody else's DNS points at this machine.
+        middleware=[] if access.password else [Middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK_NAMES)],
     )
 
 
