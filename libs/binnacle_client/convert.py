@@ -24,6 +24,7 @@ from binnacle_client.answers import (
     QuestionOptions,
     UsageRow,
 )
+from servicekit.rpc.metadata import metadata_to_proto
 
 _FEEDBACK_KINDS = {
     "rating": gateway.FEEDBACK_KIND_RATING,
@@ -111,7 +112,7 @@ def document_to_proto(document: DocumentInput) -> retriever.Document:
         media_type=document.media_type,
         content=document.content,
         source_uri=document.source_uri,
-        metadata={name: _metadata_value(value) for name, value in document.metadata.items()},
+        metadata=metadata_to_proto(document.metadata),
     )
 
 
@@ -207,18 +208,6 @@ def _citation(message: chunk_pb2.Citation) -> Citation:
         title=message.title,
         source_uri=message.source_uri,
     )
-
-
-def _metadata_value(value: str | float | bool) -> chunk_pb2.MetadataValue:
-    match value:
-        case bool():
-            return chunk_pb2.MetadataValue(bool_value=value)
-        case int():
-            return chunk_pb2.MetadataValue(int_value=value)
-        case float():
-            return chunk_pb2.MetadataValue(double_value=value)
-        case _:
-            return chunk_pb2.MetadataValue(string_value=value)
 
 
 def _name(enum: Any, number: int, prefix: str) -> str:

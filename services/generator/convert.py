@@ -2,10 +2,11 @@
 
 from binnacle.generator.v1 import generator_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2, generation_pb2, text_pb2
-from servicekit.domain.chunk import Chunk, Citation, MetadataScalar, ScoredChunk
+from servicekit.domain.chunk import Chunk, Citation, ScoredChunk
 from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, Usage
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
+from servicekit.rpc.metadata import metadata_from_proto
 from services.generator.generating import Answer, Question, Spent
 from services.generator.models import ModelStatus
 from services.generator.packing import Prompt
@@ -138,19 +139,13 @@ def _chunk_from(message: chunk_pb2.ScoredChunk, field: str) -> ScoredChunk:
             end=chunk.span.end,
             ordinal=chunk.ordinal,
             token_count=chunk.token_count,
-            metadata={name: _scalar_from(value) for name, value in chunk.metadata.items()},
+            metadata=metadata_from_proto(chunk.metadata, path=f"{field}.chunk.metadata"),
         ),
         rank=message.rank,
         score=message.score,
         dense_score=message.dense_score if message.HasField("dense_score") else None,
         sparse_score=message.sparse_score if message.HasField("sparse_score") else None,
     )
-
-
-def _scalar_from(value: chunk_pb2.MetadataValue) -> MetadataScalar:
-    kind = value.WhichOneof("kind")
-    scalar: MetadataScalar = "" if kind is None else getattr(value, kind)
-    return scalar
 
 
 def _message_from(message: text_pb2.Message, field: str) -> Message:

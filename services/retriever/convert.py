@@ -1,6 +1,5 @@
 """Protobuf ↔ the retriever's domain types: documents, chunks, results, events. Searches: `convert_search.py`."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -8,9 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from binnacle.events.v1 import document_indexed_pb2, document_submitted_pb2
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2
-from servicekit.domain.chunk import Chunk, MetadataScalar
+from servicekit.domain.chunk import Chunk
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import StoredChunk, StoredDocument
+from servicekit.rpc.metadata import metadata_from_proto, metadata_to_proto
 from services.retriever.document import SubmittedDocument
 from services.retriever.indexing import IndexReport
 from services.retriever.operations import Operation
@@ -61,47 +61,8 @@ def document_from(message: rpc.Document) -> SubmittedDocument:
         media_type=message.media_type,
         title=message.title,
         source_uri=message.source_uri,
-        metadata=metadata_from(message.metadata),
+        metadata=metadata_from_proto(message.metadata),
     )
-
-
-def metadata_from(values: Mapping[str, chunk_pb2.MetadataValue]) -> dict[str, MetadataScalar]:
-    """Metadata by name.
-
-    Raises:
-        InvalidRequest: a value of no kind.
-    """
-    return {name: value_from(value, path=f"metadata[{name!r}]") for name, value in values.items()}
-
-
-def value_from(value: chunk_pb2.MetadataValue, *, path: str) -> MetadataScalar:
-    """The one kind that is set.
-
-    Raises:
-        InvalidRequest: none is.
-    """
-    kind = value.WhichOneof("kind")
-    if kind is None:
-        raise InvalidRequest(f"{path} must hold a text, a number or a truth value, got none", field=path)
-    scalar: MetadataScalar = getattr(value, kind)
-    return scalar
-
-
-def metadata_to(metadata: Mapping[str, MetadataScalar]) -> dict[str, chunk_pb2.MetadataValue]:
-    """Metadata as messages."""
-    return {name: _value_to(value) for name, value in metadata.items()}
-
-
-def _value_to(value: MetadataScalar) -> chunk_pb2.MetadataValue:
-    match value:
-        case bool():
-            return chunk_pb2.MetadataValue(bool_value=value)
-        case int():
-            return chunk_pb2.MetadataValue(int_value=value)
-        case float():
-            return chunk_pb2.MetadataValue(double_value=value)
-        case str():
-            return chunk_pb2.MetadataValue(string_value=value)
 
 
 def chunk_to(chunk: Chunk) -> chunk_pb2.Chunk:
@@ -117,7 +78,7 @@ def chunk_to(chunk: Chunk) -> chunk_pb2.Chunk:
         heading_path=chunk.heading_path,
         ordinal=chunk.ordinal,
         token_count=chunk.token_count,
-        metadata=metadata_to(chunk.metadata),
+        metadata=metadata_to_proto(chunk.metadata),
     )
     message.span.start, message.span.end = chunk.start, chunk.end
     return message
@@ -144,7 +105,7 @@ def document_info_to(document: StoredDocument) -> rpc.DocumentInfo:
         source_uri=document.source_uri,
         content_hash=document.content_hash,
         chunk_count=document.chunk_count,
-        metadata=metadata_to(document.metadata),
+        metadata=metadata_to_proto(document.metadata),
         index_time=timestamp(document.index_time),
     )
 
@@ -195,7 +156,7 @@ def submitted_to(
         media_type=document.media_type,
         content=document.content,
         source_uri=document.source_uri,
-        metadata=metadata_to(document.metadata),
+        metadata=metadata_to_proto(document.metadata),
     )
 
 
@@ -207,7 +168,7 @@ def submitted_from(message: document_submitted_pb2.DocumentSubmitted) -> Submitt
         media_type=message.media_type,
         title=message.title,
         source_uri=message.source_uri,
-        metadata=metadata_from(message.metadata),
+        metadata=metadata_from_proto(message.metadata),
     )
 
 

@@ -11,7 +11,8 @@ from binnacle.type.v1 import chunk_pb2
 from servicekit.domain.filter import All, Any, Comparison, Filter, Not, Operator
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import SearchMode
-from services.retriever.convert import chunk_to, value_from
+from servicekit.rpc.metadata import scalar_from_proto
+from services.retriever.convert import chunk_to
 from services.retriever.searching import SearchAnswer, SearchRequest
 
 MAX_QUERY_CHARS = 8_192
@@ -118,7 +119,9 @@ def _comparison(message: chunk_pb2.Comparison, path: str) -> Comparison:
     if not 1 <= count <= most:
         wanted = f"1..{MAX_VALUES} values" if operator is Operator.IN else "exactly one value"
         raise InvalidRequest(f"{path}.values must be {wanted} for {operator}, got {count}", field=f"{path}.values")
-    values = tuple(value_from(value, path=f"{path}.values[{place}]") for place, value in enumerate(message.values))
+    values = tuple(
+        scalar_from_proto(value, path=f"{path}.values[{place}]") for place, value in enumerate(message.values)
+    )
     for place, value in enumerate(values):
         too_long = isinstance(value, str) and len(value) > MAX_VALUE_CHARS
         if too_long or (isinstance(value, float) and not math.isfinite(value)):
