@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 
 from servicekit.errors import BackendUnavailable
 from servicekit.rpc.call import IncomingCall, MethodMetrics, RpcPolicy
-from servicekit.rpc.slow_reader import watching
+from servicekit.rpc.slow_reader import SlowReaderWatch, watching
 from servicekit.telemetry.tracing import span
 
 EXEMPT_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.v1alpha.", "/grpc.reflection.v1.")
@@ -130,11 +130,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return
         closing = aclosing(responses) if hasattr(responses, "aclose") else nullcontext()
         with watching(limit_s=self._policy.slow_reader_s) as watch:
+            self._subscriptions.heed(watch)
             async with closing:
                 async for response in responses:
                     watch.begin()
                     await context.write(response)
                     watch.end()
+                    self._subscriptions.leave_if_cut(watch)
 
     async def _abort(self, call: IncomingCall, context: Any, error: BaseException) -> None:
         """End with the error's status; a reader that does not read cannot keep us from ending."""
@@ -147,32 +149,55 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Subscriptions:
-    """The streams that end only when the server does."""
+    """The streams that end only when the server does.
+
+    A stream is cut between two messages: gRPC takes no status while it is still taking a message.
+    """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watches: dict[asyncio.Task[Any], SlowReaderWatch | None] = {}
         self._cut = False
 
     def cut(self) -> None:
+        """End them all; one that is writing ends as soon as it has written."""
         self._cut = True
-        for task in self._tasks:
-            task.cancel()
+        for task, watch in self._watches.items():
+            if watch is None or not watch.writing:
+                task.cancel()
+
+    def heed(self, watch: SlowReaderWatch) -> None:
+        """Know when the running task writes, if its stream is one of these."""
+        if watch.task in self._watches:
+            self._watches[watch.task] = watch
+
+    def leave_if_cut(self, watch: SlowReaderWatch) -> None:
+        """End a stream that was writing when the others were cut.
+
+        Raises:
+            BackendUnavailable: reason DRAINING.
+        """
+        if self._cut and watch.task in self._watches:
+            raise _draining()
 
     @contextmanager
     def track(self) -> Iterator[None]:
         """Run the running task's stream; a cut becomes BackendUnavailable, the caller's own cancelling stays."""
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._watches[task] = None
         try:
             yield
         except asyncio.CancelledError as exc:
             if not self._cut:
                 raise
             task.uncancel()
-            raise BackendUnavailable("the server is shutting down; subscribe again", reason="DRAINING") from exc
+            raise _draining() from exc
         finally:
-            self._tasks.discard(task)
+            del self._watches[task]
+
+
+def _draining() -> BackendUnavailable:
+    return BackendUnavailable("the server is shutting down; subscribe again", reason="DRAINING")
 
 
 def _cancelled_from_outside() -> bool:

@@ -15,12 +15,12 @@ _CHECKS = 4
 class SlowReaderWatch:
     """Cancels the running task when one write has been waiting for `limit_s` (noticed within a quarter more)."""
 
-    __slots__ = ("_limit_s", "_loop", "_task", "_timer", "expired", "writing_since_s")
+    __slots__ = ("_limit_s", "_loop", "_timer", "expired", "task", "writing_since_s")
 
     def __init__(self, *, limit_s: float) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._task = task
+        self.task = task
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(limit_s / _CHECKS, self._check)
@@ -31,9 +31,14 @@ class SlowReaderWatch:
         since_s = self.writing_since_s
         if since_s is not None and self._loop.time() - since_s >= self._limit_s:
             self.expired = True
-            self._task.cancel()
+            self.task.cancel()
             return
         self._timer = self._loop.call_later(self._limit_s / _CHECKS, self._check)
+
+    @property
+    def writing(self) -> bool:
+        """Whether a message is on its way into gRPC, which takes no second operation meanwhile."""
+        return self.writing_since_s is not None
 
     def begin(self) -> None:
         """A write begins."""
@@ -49,7 +54,7 @@ class SlowReaderWatch:
 
     def uncancel(self) -> None:
         """Take back the cancelling that `_check` asked for."""
-        self._task.uncancel()
+        self.task.uncancel()
 
 
 @contextmanager

@@ -140,3 +140,33 @@ async def test_call_in_flight_ends_within_the_grace(serve: Any, script: Any) -> 
             asyncio.get_running_loop().call_later(0.1, go_on.set)
             assert (await call).token_count == 7
             await down
+
+
+async def test_a_busy_subscription_is_cut_between_two_messages(serve: Any, script: Any) -> None:
+    """A stream that is always writing when the server drains still ends with UNAVAILABLE, and at once."""
+
+    async def subscribe(_request: Any, _context: Any) -> AsyncIterator[Any]:
+        while True:
+            yield pb.GenerateAnswerResponse(token=pb.TokenDelta(text="x" * 1000))
+
+    script.stream = subscribe
+    loop = asyncio.get_running_loop()
+    async with (
+        serve(script, long_lived=frozenset({"GenerateAnswer"}), grace_s=8) as serving,
+        channel_to(serving.lifecycle, serving.trust, default_timeout_s=None) as channel,
+    ):
+        with caller():
+            call = pb_grpc.GeneratorServiceStub(channel).GenerateAnswer(pb.GenerateAnswerRequest())
+            await call.read()
+            started_s = loop.time()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(serving.lifecycle.down())
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await _read_on(call)
+            assert loop.time() - started_s < 5
+    assert to_error(caught.value, "generator").reason == "DRAINING"
+
+
+async def _read_on(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
