@@ -142,12 +142,13 @@ async def test_call_in_flight_ends_within_the_grace(serve: Any, script: Any) -> 
             await down
 
 
-async def test_a_busy_subscription_is_cut_between_two_messages(serve: Any, script: Any) -> None:
-    """A stream that is always writing when the server drains still ends with UNAVAILABLE, and at once."""
+async def test_a_subscription_is_not_cut_amid_its_first_message(serve: Any, script: Any) -> None:
+    """A stream that is writing its first message when the server drains still ends with UNAVAILABLE, and at once."""
 
     async def subscribe(_request: Any, _context: Any) -> AsyncIterator[Any]:
-        while True:
-            yield pb.GenerateAnswerResponse(token=pb.TokenDelta(text="x" * 1000))
+        while True:  # larger than what gRPC takes ahead of the reader: it waits to be read
+            script.seen.append(current_budget().remaining_s())
+            yield pb.GenerateAnswerResponse(token=pb.TokenDelta(text="x" * 2_000_000))
 
     script.stream = subscribe
     loop = asyncio.get_running_loop()
@@ -157,10 +158,13 @@ async def test_a_busy_subscription_is_cut_between_two_messages(serve: Any, scrip
     ):
         with caller():
             call = pb_grpc.GeneratorServiceStub(channel).GenerateAnswer(pb.GenerateAnswerRequest())
-            await call.read()
+            while not script.seen:
+                await asyncio.sleep(0.01)
             started_s = loop.time()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(serving.lifecycle.down())
+                while not serving.lifecycle._server.interceptor._subscriptions._cut:
+                    await asyncio.sleep(0.01)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await _read_on(call)
             assert loop.time() - started_s < 5
