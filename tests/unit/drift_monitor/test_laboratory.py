@@ -109,6 +109,8 @@ async def test_a_failing_warm_up_is_no_failure_of_the_service() -> None:
     """It is tried again with the first question."""
     laboratory = WorkerLaboratory(timeout_s=5, max_report_bytes=1, command=("/nonexistent",))
     await laboratory.warm_up()
+    with pytest.raises(BackendUnavailable):
+        await laboratory.render_report([], thresholds={})
     await laboratory.close()
 
 

@@ -86,11 +86,18 @@ def test_html_shows_what_a_reader_sees() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["<p>unclosed", "</p></div>text", "<<<>>>text", "<p title='x>text", "&#xFFFFFFF;text"]
+    ("source", "shown"),
+    [
+        ("<p>unclosed", "unclosed"),
+        ("</p></div>text", "text"),
+        ("<<<>>>text", "<<<>>>text"),
+        ("<p title='x>text", ""),
+        ("&#xFFFFFFF;text", "\ufffdtext"),
+    ],
 )
-def test_broken_html_is_read_as_browsers_read_it(source: str) -> None:
-    """No markup is refused for being wrong."""
-    parse_html(source)
+def test_broken_html_is_read_as_browsers_read_it(source: str, shown: str) -> None:
+    """No markup is refused for being wrong, and what a browser would show is there."""
+    assert parse_html(source).text.strip() == shown
 
 
 def test_html_without_text_has_no_blocks() -> None:

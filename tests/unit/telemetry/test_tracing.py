@@ -72,4 +72,6 @@ def test_failure_passes_without_its_text(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_is_configured_without_an_endpoint() -> None:
     """Without an endpoint no exporter is made, and flushing is nothing."""
-    configure_tracing(service="x", instance="1", otlp_endpoint=None)()
+    flush = configure_tracing(service="x", instance="1", otlp_endpoint=None)
+    assert flush is tracing._nothing
+    flush()

@@ -160,6 +160,7 @@ class EventBusConformance:
         await bus.publish(feedback("e1"))
         await first.wait_for(1)
         await second.wait_for(1)
+        assert first.ids == second.ids == ["e1"]
 
     async def test_failed_event_is_retried_before_its_key_goes_on(self, harness: EventBusHarness) -> None:
         """An exception repeats the event; later events of its key wait, none is lost."""
