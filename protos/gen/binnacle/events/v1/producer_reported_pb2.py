@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*binnacle/events/v1/producer_reported.proto\x12\x12\x62innacle.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x01\n\x10ProducerReported\x12\x10\n\x08producer\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12/\n\x0breport_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\x12/\n\x05marks\x18\x06 \x03(\x0b\x32 .binnacle.events.v1.SequenceMark\"U\n\x0cSequenceMark\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x03\x12\x11\n\tabandoned\x18\x04 \x03(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*binnacle/events/v1/producer_reported.proto\x12\x12\x62innacle.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x01\n\x10ProducerReported\x12\x10\n\x08producer\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12/\n\x0breport_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\x12/\n\x05marks\x18\x06 \x03(\x0b\x32 .binnacle.events.v1.SequenceMark\"\x88\x01\n\x0cSequenceMark\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x03\x12\x11\n\tabandoned\x18\x04 \x03(\x03\x12\x31\n\x07spooled\x18\x05 \x03(\x0b\x32 .binnacle.events.v1.SequenceSpan\"+\n\x0cSequenceSpan\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04last\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PRODUCERREPORTED']._serialized_start=100
   _globals['_PRODUCERREPORTED']._serialized_end=313
-  _globals['_SEQUENCEMARK']._serialized_start=315
-  _globals['_SEQUENCEMARK']._serialized_end=400
+  _globals['_SEQUENCEMARK']._serialized_start=316
+  _globals['_SEQUENCEMARK']._serialized_end=452
+  _globals['_SEQUENCESPAN']._serialized_start=454
+  _globals['_SEQUENCESPAN']._serialized_end=497
 # @@protoc_insertion_point(module_scope)

@@ -77,6 +77,7 @@ class SequenceMark(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
     ABANDONED_FIELD_NUMBER: _builtins.int
+    SPOOLED_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic."""
     partition: _builtins.int
@@ -87,6 +88,12 @@ class SequenceMark(_message.Message):
     def abandoned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Sequences up to `accepted` that were given up and never promised to anybody."""
 
+    @_builtins.property
+    def spooled(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceSpan]:
+        """Sequences up to `accepted` that are on the producer's disk and not yet acknowledged by Kafka, ascending: what of
+        them a reader lacks is pending, not missing.
+        """
+
     def __init__(
         self,
         *,
@@ -94,11 +101,38 @@ class SequenceMark(_message.Message):
         partition: _builtins.int = ...,
         accepted: _builtins.int = ...,
         abandoned: _abc.Iterable[_builtins.int] | None = ...,
+        spooled: _abc.Iterable[Global___SequenceSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "accepted", b"accepted", "partition", b"partition", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "accepted", b"accepted", "partition", b"partition", "spooled", b"spooled", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SequenceMark: _TypeAlias = SequenceMark  # noqa: Y015
+
+@_typing.final
+class SequenceSpan(_message.Message):
+    """Sequences without a hole between them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """The lowest."""
+    last: _builtins.int
+    """The highest; `first` where there is but one."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceSpan: _TypeAlias = SequenceSpan  # noqa: Y015
