@@ -11,7 +11,9 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from servicekit.events import metrics
+from servicekit.events.dead_letter_cap import DeadLetterCap, DeadLetterCapReached
 from servicekit.events.dead_letters import DeadLetter, Record, bury, parse_record
+from servicekit.ports.clock import Clock, SystemClock
 from servicekit.ports.event_bus import RejectedEvent, Subscription
 from servicekit.telemetry.tracing import span
 
@@ -40,7 +42,8 @@ class Lanes:
     """Runs one subscription's handler over batches.
 
     `send_dead_letter` puts one where it belongs, and returns when it is safe there. `owns` says whether a
-    partition is still assigned to this consumer: records of one that is not are left to its new owner.
+    partition is still assigned to this consumer: records of one that is not are left to its new owner. Once `cap`
+    has tripped nothing more is handled, whatever is resumed: the caller commits what was, and fetches no more.
     """
 
     def __init__(
@@ -50,12 +53,18 @@ class Lanes:
         send_dead_letter: Callable[[DeadLetter], Awaitable[None]],
         backoff: Backoff | None = None,
         owns: Callable[[Partition], bool] = _always,
+        cap: DeadLetterCap | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._subscription = subscription
         self._send_dead_letter = send_dead_letter
         self._backoff = backoff or Backoff()
         self._owns = owns
+        self._cap = cap or DeadLetterCap(subscription.dead_letter_limits)
+        self._clock = clock or SystemClock()
         self._pausing = asyncio.Event()
+        self._told_stopped = False
+        metrics.STOPPED.labels(subscription.topic, subscription.group).set(int(self.stopped))
 
     async def process(self, records: Sequence[Record]) -> Mapping[Partition, int]:
         """Handle what can be handled; the offset of the first record not handled, by partition.
@@ -91,13 +100,20 @@ class Lanes:
         """Whether nothing more is begun."""
         return self._pausing.is_set()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether too many dead letters ended all work."""
+        return self._cap.trip is not None
+
     async def _handle(self, record: Record) -> bool:
         """Whether the record is done with: handled, or buried."""
         attempt = 0
-        while not self.paused and self._owns((record.topic, record.partition)):
+        while not self.paused and not self.stopped and self._owns((record.topic, record.partition)):
             attempt += 1
             try:
                 await self._attempt(record)
+            except DeadLetterCapReached as reached:
+                self._tell_stopped(record, reached)
             except Exception as exc:  # noqa: BLE001  # whatever a handler raises, the offset stays uncommitted
                 await self._wait_to_retry(record, attempt, exc)
             else:
@@ -109,10 +125,10 @@ class Lanes:
         try:
             event = parse_record(record)
             with span(
-                f"process {record.topic}",
+                f"process {subscription.topic}",
                 kind=SpanKind.CONSUMER,
                 attributes={
-                    "messaging.destination.name": record.topic,
+                    "messaging.destination.name": subscription.topic,
                     "messaging.consumer.group.name": subscription.group,
                 },
                 traceparent=event.envelope.traceparent,
@@ -121,13 +137,17 @@ class Lanes:
         except RejectedEvent as rejection:
             await self._reject(record, rejection)
         else:
-            metrics.CONSUMED.labels(record.topic, subscription.group).inc()
+            self._cap.accept()
+            metrics.CONSUMED.labels(subscription.topic, subscription.group).inc()
 
     async def _reject(self, record: Record, rejection: RejectedEvent) -> None:
         subscription = self._subscription
         if subscription.dead_letter:
-            await self._send_dead_letter(bury(record, rejection, group=subscription.group))
-        metrics.REJECTED.labels(record.topic, subscription.group, rejection.stage).inc()
+            if record.origin is None:  # a replay only goes back to where it came from
+                place = record.topic, record.partition, record.offset
+                self._cap.refuse(f"{rejection} (stage {rejection.stage})", place=place)
+            await self._send_dead_letter(bury(record, rejection, group=subscription.group, now=self._clock.now()))
+        metrics.REJECTED.labels(subscription.topic, subscription.group, rejection.stage).inc()
         log.warning(
             "event.rejected",
             topic=record.topic,
@@ -139,10 +159,25 @@ class Lanes:
             dead_letter=subscription.dead_letter,
         )
 
+    def _tell_stopped(self, record: Record, reached: DeadLetterCapReached) -> None:
+        if self._told_stopped:
+            return
+        self._told_stopped, subscription = True, self._subscription
+        metrics.STOPPED.labels(subscription.topic, subscription.group).set(1)
+        log.error(
+            "event.consumer_stopped",
+            topic=subscription.topic,
+            group=subscription.group,
+            partition=record.partition,
+            offset=record.offset,
+            why=str(reached),
+            remedy="find what refuses them (`binnacle dlq list`), mend it and restart: nothing behind was committed",
+        )
+
     async def _wait_to_retry(self, record: Record, attempt: int, exc: Exception) -> None:
         pause_s = self._backoff.pause_s(attempt)
         group = self._subscription.group
-        metrics.RETRIES.labels(record.topic, group).inc()
+        metrics.RETRIES.labels(self._subscription.topic, group).inc()
         log.warning(
             "event.retried",
             topic=record.topic,

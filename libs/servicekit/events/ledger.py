@@ -8,17 +8,21 @@ Sequences count from 1 for each (producer, topic, partition). What makes a hole 
   assigns and hands over under one lock a partition, so that sequences leave in order. A record that never
   entered the client's buffer gives its sequence back, which is safe while the lock is held, since nothing was
   assigned after it. An unsent tail is therefore never a hole.
-- *Every assigned sequence is settled one way or the other.* It is acknowledged, or it is abandoned: the send
-  failed, timed out or was cancelled, and nobody was promised the event. It is not sent again under its old
-  number: whoever asked gets the error and publishes again, under the same event id and a new sequence.
+- *Every assigned sequence is settled one way or the other.* It is acknowledged; or it is spooled, durable on the
+  producer's disk until Kafka acknowledges it under the same number; or it is abandoned: the send failed, timed out
+  or was cancelled, and nobody was promised the event. An abandoned one is not sent again under its old number:
+  whoever asked gets the error and publishes again, under the same event id and a new sequence.
 - *An abandoned record may still arrive*, since a client that gave up waiting has not called it back. If
   its acknowledgement comes late it counts as acknowledged; if the record is simply seen, nothing is missing.
-- *The mark* is the highest sequence with all before it settled. Up to the mark every sequence that is not
-  listed as abandoned is in Kafka, so that a reader that lacks it has lost it; beyond the mark nothing is
-  claimed. A slow send in the middle holds the mark back, for at most the publish timeout.
-- *Each report is complete by itself*: it lists all abandoned sequences of its marks, so that the newest
-  report of a producer suffices and a lost one does no harm. The list stays short, because an adapter that
-  knows its broker to be away assigns nothing.
+- *The mark* is the highest sequence with all before it settled. Up to the mark every sequence that is listed
+  neither as abandoned nor as spooled is in Kafka, so that a reader that lacks it has lost it; what is spooled is
+  pending, and may have arrived since; beyond the mark nothing is claimed. A slow send in the middle holds the mark
+  back, for at most the publish timeout.
+- *Each report is complete by itself*: it lists all abandoned and spooled sequences of its marks, so that the
+  newest report of a producer suffices and a lost one does no harm. The lists stay short: an adapter that knows its
+  broker to be away and cannot spool assigns nothing, and what is spooled is told in spans.
+- *A spool outlives its producer.* What one process left, the next one sends, under the numbers of the first; the
+  ledger of the next knows nothing of them.
 
 The reports' own topic is left out of the marks: a report could never count itself, so the last one would
 always look lost. Reports carry sequences of their own all the same.
@@ -26,17 +30,19 @@ always look lost. Reports carry sequences of their own all the same.
 
 from dataclasses import dataclass, field
 
+from servicekit.events.spans import Span, Spans
 from servicekit.events.topics import PRODUCER_REPORTED
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Up to `accepted`, every sequence but those `abandoned` is acknowledged."""
+    """Up to `accepted`, every sequence but those `abandoned` is acknowledged, or durable where `spooled` names it."""
 
     topic: str
     partition: int
     accepted: int
     abandoned: tuple[int, ...] = ()
+    spooled: tuple[Span, ...] = ()
 
 
 @dataclass(slots=True)
@@ -45,6 +51,7 @@ class _Partition:
     accepted: int = 0
     settled_ahead: set[int] = field(default_factory=set)
     abandoned: set[int] = field(default_factory=set)
+    spooled: Spans = field(default_factory=Spans)
 
 
 class SequenceLedger:
@@ -74,13 +81,23 @@ class SequenceLedger:
         state.assigned -= 1
 
     def acknowledge(self, topic: str, partition: int, sequence: int) -> None:
-        """The broker has the record; late acknowledgements of abandoned sequences count."""
+        """The broker has the record; acknowledgements of abandoned and of spooled sequences count."""
         state = self._partitions[topic, partition]
         state.abandoned.discard(sequence)
+        state.spooled.discard(sequence)
+        self._settle(state, sequence)
+
+    def spool(self, topic: str, partition: int, sequence: int) -> None:
+        """The record is durable on disk and will be sent; no effect on one that is acknowledged already."""
+        state = self._partitions[topic, partition]
+        if self._is_settled(state, sequence) and sequence not in state.abandoned:
+            return
+        state.abandoned.discard(sequence)
+        state.spooled.add(sequence)
         self._settle(state, sequence)
 
     def abandon(self, topic: str, partition: int, sequence: int) -> None:
-        """Nobody was promised this record; no effect on one that is acknowledged already."""
+        """Nobody was promised this record; no effect on one that is settled already."""
         state = self._partitions[topic, partition]
         if self._is_settled(state, sequence):
             return
@@ -95,6 +112,7 @@ class SequenceLedger:
                 partition=partition,
                 accepted=state.accepted,
                 abandoned=tuple(sorted(one for one in state.abandoned if one <= state.accepted)),
+                spooled=tuple(state.spooled.up_to(state.accepted)),
             )
             for (topic, partition), state in sorted(self._partitions.items())
             if topic != PRODUCER_REPORTED and state.accepted

@@ -5,7 +5,7 @@ Pure; published by event-bus adapters every `REPORT_EVERY_S` and at a clean stop
 
 from datetime import datetime
 
-from binnacle.events.v1.producer_reported_pb2 import ProducerReported, SequenceMark
+from binnacle.events.v1.producer_reported_pb2 import ProducerReported, SequenceMark, SequenceSpan
 from servicekit.domain.identity import ServiceIdentity
 from servicekit.domain.ids import derive_id
 from servicekit.events.ledger import SequenceLedger
@@ -34,6 +34,7 @@ def build_report(
                 partition=mark.partition,
                 accepted=mark.accepted,
                 abandoned=mark.abandoned,
+                spooled=[SequenceSpan(first=first, last=last) for first, last in mark.spooled],
             )
             for mark in marks
         ],

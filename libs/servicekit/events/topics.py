@@ -58,6 +58,20 @@ def dead_letter_topic(topic: str, group: str) -> str:
     return f"{topic}.{group}.dlq"
 
 
+def replay_topic(topic: str, group: str) -> str:
+    """Where dead letters come back to `group`, which reads it beside `topic`; no other group does."""
+    return f"{topic}.{group}.replay"
+
+
+def parse_dead_letter_topic(name: str) -> tuple[str, str] | None:
+    """The registered topic and the group whose dead letters `name` holds; None if it holds none."""
+    if not name.endswith(".dlq"):
+        return None
+    topic = next((topic for topic in TOPICS if name.startswith(f"{topic}.")), None)
+    group = name.removeprefix(f"{topic}.").removesuffix(".dlq")
+    return (topic, group) if topic and group and dead_letter_topic(topic, group) == name else None
+
+
 def consumer_group(topic: str, group: str) -> str:
     """The Kafka group in which `group` reads `topic`: one for each, so that no topic's rebalance stops another."""
     return f"{group}.{topic}"

@@ -12,10 +12,11 @@ T = "binnacle.feedback.recorded.v1"
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Sends that are acknowledged, abandoned, late or given back, in any order, against a plain model."""
+    """Sends that are acknowledged, abandoned, spooled, late or given back, in any order, against a plain model."""
 
     in_flight = Bundle("in_flight")
     abandoned = Bundle("abandoned")
+    spooled = Bundle("spooled")
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,23 +57,41 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.abandon(T, *sent)
         self.state[sent[0]][sent[1]] = "acknowledged"
 
+    @rule(target=spooled, sent=consumes(in_flight))
+    def spool(self, sent: tuple[int, int]) -> tuple[int, int]:
+        """It is durable on disk."""
+        self.ledger.spool(T, *sent)
+        self.ledger.abandon(T, *sent)
+        self.state[sent[0]][sent[1]] = "spooled"
+        return sent
+
+    @rule(sent=consumes(spooled))
+    def drain(self, sent: tuple[int, int]) -> None:
+        """Kafka has it now, or its first copy arrived after all; spooling it once more changes nothing."""
+        self.ledger.acknowledge(T, *sent)
+        self.ledger.spool(T, *sent)
+        self.state[sent[0]][sent[1]] = "acknowledged"
+
     @invariant()
     def marks_tell_the_truth(self) -> None:
-        """Up to the mark all is acknowledged but the abandoned, and the mark is as high as it can be."""
+        """Up to the mark all is acknowledged but what it names, and the mark is as high as it can be."""
         marks = {mark.partition: mark for mark in self.ledger.marks()}
         for partition, state in self.state.items():
             settled = 0
-            while state.get(settled + 1) in ("acknowledged", "abandoned"):
+            while state.get(settled + 1) not in (None, "in flight"):
                 settled += 1
             expected = tuple(n for n in range(1, settled + 1) if state[n] == "abandoned")
             if settled:
-                assert marks[partition] == Mark(T, partition, settled, expected)
+                mark = marks[partition]
+                spooled = [n for first, last in mark.spooled for n in range(first, last + 1)]
+                assert mark == Mark(T, partition, settled, expected, mark.spooled)
+                assert spooled == [n for n in range(1, settled + 1) if state[n] == "spooled"]
             else:
                 assert partition not in marks
 
     @invariant()
     def in_flight_is_counted(self) -> None:
-        """What is neither acknowledged nor abandoned is in flight."""
+        """What is neither acknowledged nor abandoned nor spooled is in flight."""
         open_now = [one for state in self.state.values() for one in state.values() if one == "in flight"]
         assert self.ledger.in_flight() == len(open_now)
 
@@ -91,6 +110,28 @@ def test_slow_send_holds_the_mark_back() -> None:
     assert ledger.marks() == (Mark(T, 0, 1),)
     ledger.abandon(T, 0, 2)
     assert ledger.marks() == (Mark(T, 0, 3, (2,)),)
+
+
+def test_spooled_sequences_are_accepted_and_named_in_spans() -> None:
+    """The mark covers what is on disk and says which; an acknowledgement takes it off the list."""
+    ledger = SequenceLedger()
+    for sequence in range(1, 6):
+        ledger.assign(T, 0)
+        ledger.spool(T, 0, sequence)
+    assert ledger.marks() == (Mark(T, 0, 5, (), ((1, 5),)),)
+    ledger.acknowledge(T, 0, 1)
+    ledger.acknowledge(T, 0, 3)
+    assert ledger.marks() == (Mark(T, 0, 5, (), ((2, 2), (4, 5))),)
+
+
+def test_spooled_beyond_an_open_send_is_not_claimed_yet() -> None:
+    """A span ends at the mark."""
+    ledger = SequenceLedger()
+    for _ in range(3):
+        ledger.assign(T, 0)
+    ledger.spool(T, 0, 1)
+    ledger.spool(T, 0, 3)
+    assert ledger.marks() == (Mark(T, 0, 1, (), ((1, 1),)),)
 
 
 def test_reports_do_not_count_themselves() -> None:
