@@ -43,8 +43,8 @@ demo: model ## everything at once: stack, corpus, questions, feedback, scores, a
 	@$(BIN)/python -m services.local.demo $(if $(JSON),--json)
 
 .PHONY: up
-up: model ## the whole stack on this machine, until Ctrl-C
-	@$(BIN)/python -m services.local
+up: model ## the whole stack on this machine, until Ctrl-C (SERVERS=native: on a durable Kafka, =embedded: without)
+	@$(BIN)/python -m services.local --servers $(or $(SERVERS),auto)
 
 .PHONY: test
 test: model ## all tests that need no server

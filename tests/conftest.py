@@ -1,12 +1,38 @@
-"""Settings of all tests: hypothesis draws the same examples in every run, so that a red test is about the change.
+"""Settings of all tests, and the real Kafka of those that need one.
+
+Hypothesis draws the same examples in every run, so that a red test is about the change.
 
 `HYPOTHESIS_PROFILE=explore make test` draws new ones, ten times as many; what it finds belongs into a test of its own.
 """
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from services.local.layout import choose_ports
+from services.local.native_install import obstacle
+from services.local.native_kafka import NativeKafka
+from services.local.native_server import running_broker
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`host:port` of a real Kafka that is kept for tests, which may delete Binnacle's topics there.
+
+    `BINNACLE_TEST_KAFKA` names one; otherwise a native broker is started, or, where none can be, the test is skipped.
+    """
+    if given := os.environ.get("BINNACLE_TEST_KAFKA", ""):
+        yield given
+        return
+    if reason := obstacle():
+        pytest.skip(f"{reason}; or let BINNACLE_TEST_KAFKA name a Kafka (host:port) that is kept for tests")
+    ports = choose_ports({}, free=True)
+    native = NativeKafka(tmp_path_factory.mktemp("kafka"), ports["kafka"], ports["kafka.controller"])
+    with running_broker(native):
+        yield native.address

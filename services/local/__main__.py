@@ -12,8 +12,10 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from servicekit.errors import BinnacleError, InvalidRequest
+from servicekit.errors import BinnacleError, InvalidRequest, NotReady
 from services.local.layout import PREFERRED_PORTS, Layout, choose_ports
+from services.local.native_install import install_kafka
+from services.local.native_kafka import NativeKafka
 from services.local.process import StartFailed
 from services.local.supervisor import LocalStack, run_stack
 
@@ -24,7 +26,7 @@ EMBEDDED_BROKER_WARNING = """\
   forgets what was not consumed, and it evicts acknowledged records past about 5 MiB a partition (an eviction before
   it was read is reported as a gap). It has no retention, compaction, time lookup or topic administration.
   Idempotency keys, conversations and indexing operations are in memory too. ClickHouse and the vector store are on
-  disk. Durable: start a Kafka and run
+  disk. Durable: `make up SERVERS=native` (Java 17 and Maven), or start a Kafka and run
   `python -m services.local --kafka HOST:PORT`."""
 
 
@@ -40,7 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data_dir = options.data
         if options.ephemeral:
             data_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="binnacle-")))
-        return run_to_end(_run(Layout(data_dir, ports, overrides={}), kafka=options.kafka))
+        layout = Layout(data_dir, ports, overrides={})
+        native = None if options.kafka else choose_native(layout, servers=options.servers)
+        return run_to_end(_run(layout, kafka=options.kafka, native=native))
+
+
+def choose_native(layout: Layout, *, servers: str) -> NativeKafka | None:
+    """The durable broker of this stack, or None for the embedded one; `auto` says why it takes that."""
+    if servers == "embedded":
+        return None
+    if servers == "auto":
+        try:
+            install_kafka()
+        except NotReady as exc:
+            say(f"no durable Kafka on this machine, the embedded broker takes its place: {exc.message}")
+            return None
+    return NativeKafka(layout.data_dir / "kafka", layout.ports["kafka"], layout.ports["kafka.controller"])
 
 
 def run_to_end(work: Coroutine[None, None, None]) -> int:
@@ -70,7 +87,7 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
             yield exc
 
 
-async def _run(layout: Layout, *, kafka: str | None) -> None:
+async def _run(layout: Layout, *, kafka: str | None, native: NativeKafka | None) -> None:
     stopped, up = asyncio.Event(), asyncio.Event()
     loop, running = asyncio.get_running_loop(), asyncio.current_task()
     assert running is not None
@@ -83,7 +100,7 @@ async def _run(layout: Layout, *, kafka: str | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     try:
-        async with run_stack(layout, say=say, kafka=kafka) as stack:
+        async with run_stack(layout, say=say, kafka=kafka, native=native) as stack:
             up.set()
             introduce(stack)
             await stopped.wait()
@@ -108,7 +125,7 @@ def introduce(stack: LocalStack) -> None:
         '  In another terminal: eval "$(.venv/bin/binnacle env)", then .venv/bin/binnacle ask "…"',
         "",
     ]
-    if "broker" in stack.processes:
+    if stack.embedded_broker:
         lines += [EMBEDDED_BROKER_WARNING, ""]
     if ports.moved:
         lines.insert(0, f"  usual port taken, another chosen for: {', '.join(ports.moved)}")
@@ -127,7 +144,15 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, default=Path(".var/local"), help="folder for data, keys and logs (default: .var/local)"
     )
     parser.add_argument("--ephemeral", action="store_true", help="keep everything in a folder that goes at the end")
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a Kafka that runs already, not the embedded broker")
+    broker = parser.add_mutually_exclusive_group()
+    broker.add_argument("--kafka", metavar="HOST:PORT", help="a Kafka that runs already, not a broker of the stack")
+    broker.add_argument(
+        "--servers",
+        choices=("embedded", "native", "auto"),
+        default="embedded",
+        help="the stack's broker: embedded (in memory), native (Apache Kafka on disk, needs Java and Maven), "
+        "auto: native where the machine can run it (default: embedded)",
+    )
     parser.add_argument(
         "--port",
         metavar="NAME=PORT",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from servicekit.events.topics import TOPICS, dead_letter_topic
+from servicekit.events.topics import TOPICS, dead_letter_topic, replay_topic
 from services.local.mock_cluster import MockCluster
 
 _CHUNK_BYTES = 65536
@@ -53,7 +53,7 @@ async def run_broker(*, port: int = 0) -> AsyncIterator[BrokerAddresses]:
 
 
 async def _create_topics(cluster: MockCluster, host: str, port: int) -> None:
-    """Every topic, and the dead letters of each consumer, with the partitions of the registry.
+    """Every topic, and the dead letters and replays of each consumer, with the partitions of the registry.
 
     The cluster's thread misses some of its wake-ups and then sleeps for a second; connecting wakes it.
     """
@@ -70,6 +70,7 @@ def _create_all(cluster: MockCluster) -> None:
         cluster.create_topic(spec.name, partitions=spec.partitions)
         for consumer in spec.consumers:
             cluster.create_topic(dead_letter_topic(spec.name, consumer), partitions=spec.partitions)
+            cluster.create_topic(replay_topic(spec.name, consumer), partitions=spec.partitions)
 
 
 def _forward_to(

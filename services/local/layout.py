@@ -26,6 +26,7 @@ PREFERRED_PORTS: Mapping[str, int] = {
     "gateway.http": 7780,
     "clickhouse": 8123,
     "kafka": 9092,
+    "kafka.controller": 9093,
 }
 TENANT = "local"
 

@@ -1,4 +1,4 @@
-"""Runs the whole stack on one machine: embedded broker, embedded ClickHouse, one process for each service.
+"""Runs the whole stack on one machine: a broker, embedded ClickHouse, one process for each service.
 
 Owns the order of start and stop; called by `__main__.py`, by the demo and by the tests of the whole stack.
 """
@@ -9,12 +9,15 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from servicekit.adapters.kafka.address import parse_address
 from servicekit.adapters.kafka.session import find_brokers
 from servicekit.adapters.registry import open_analytics_store
+from servicekit.errors import NotReady
 from services.local.eviction_watch import watch_evictions
 from services.local.layout import HOST, SERVICES, Layout, inherited_environment
+from services.local.native_kafka import NativeKafka
 from services.local.process import Command, StartFailed, SupervisedProcess
 
 _HTTP_OK = 200
@@ -27,11 +30,14 @@ _BROKER_ADDRESS_FILE = "broker.address"
 class LocalStack:
     """The running stack; made by `run_stack`."""
 
-    def __init__(self, layout: Layout, *, say: Callable[[str], None], kafka: str | None) -> None:
+    def __init__(
+        self, layout: Layout, *, say: Callable[[str], None], kafka: str | None, native: NativeKafka | None
+    ) -> None:
         self.layout = layout
         self.api_key = layout.prepare()
         self.kafka = kafka or ""
         self._given_kafka = kafka
+        self._native = native
         self._say = say
         self._processes: dict[str, SupervisedProcess] = {}
         self._watchers: asyncio.TaskGroup | None = None
@@ -42,6 +48,11 @@ class LocalStack:
         """Every process by name, in the order in which they were started."""
         return self._processes
 
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether the broker is the embedded one, which forgets."""
+        return self._given_kafka is None and self._native is None
+
     async def start(self, watchers: asyncio.TaskGroup) -> None:
         """Start everything; returns when every service answers.
 
@@ -49,11 +60,14 @@ class LocalStack:
             StartFailed: one of them did not start; the caller stops the others.
         """
         self._watchers = watchers
-        if self._given_kafka is None:
+        if self._given_kafka is not None:
+            await _reach_kafka(self._given_kafka)
+        elif self._native is not None:
+            await self._start(await _native_broker(self._native))
+            self.kafka = self._native.address
+        else:
             await self._start(self._broker())
             self.kafka = self.layout.ports.address("kafka")
-        else:
-            await _reach_kafka(self._given_kafka)
         await self._start(self._clickhouse())
         for service in _FIRST:
             await self._start(self._service(service))
@@ -61,7 +75,7 @@ class LocalStack:
             for service in SERVICES:
                 if service not in _FIRST:
                     starting.create_task(self._start(self._service(service)))
-        if self._given_kafka is None:
+        if self.embedded_broker:
             self._eviction_watch = watchers.create_task(self._watch_evictions())
         self.layout.write_stack_file(api_key=self.api_key, kafka=self.kafka)
 
@@ -110,7 +124,7 @@ class LocalStack:
 
     def _service(self, service: str) -> Command:
         port = self.layout.ports[f"{service}.metrics"]
-        # A member of a group that died is missed after 3 s on the embedded broker; Kafka's own least is 6 s.
+        # A member of a group that died is missed after 3 s on a broker of the stack; Kafka's own least is 6 s.
         options = "?session_s=3" if self._given_kafka is None else ""
         env = self.layout.environment(service, event_bus_url=f"kafka://{self.kafka}{options}")
         argv = [sys.executable, "-m", f"services.{service}"]
@@ -119,23 +133,33 @@ class LocalStack:
 
 @asynccontextmanager
 async def run_stack(
-    layout: Layout, *, say: Callable[[str], None], kafka: str | None = None
+    layout: Layout, *, say: Callable[[str], None], kafka: str | None = None, native: NativeKafka | None = None
 ) -> AsyncIterator[LocalStack]:
     """Start the stack, watch it while the block runs, and stop it whatever happened.
 
-    `kafka` names a broker that runs already (`host:port`); without it the embedded one is started.
+    `kafka` names a broker that runs already (`host:port`), `native` one to start with the stack; without either the
+    embedded one is started.
 
     Raises:
         InvalidRequest: another stack runs in the layout's folder.
     """
     with layout.held():
-        stack = LocalStack(layout, say=say, kafka=kafka)
+        stack = LocalStack(layout, say=say, kafka=kafka, native=native)
         async with asyncio.TaskGroup() as watchers:
             try:
                 await stack.start(watchers)
                 yield stack
             finally:
                 await stack.stop()
+
+
+async def _native_broker(native: NativeKafka) -> Command:
+    """Raises StartFailed where it can be neither run nor installed."""
+    try:
+        argv = await asyncio.to_thread(native.prepare)
+    except NotReady as exc:
+        raise StartFailed(exc.message) from exc
+    return Command("broker", argv, inherited_environment(), partial(asyncio.to_thread, native.answers))
 
 
 async def _reach_kafka(address: str) -> None:

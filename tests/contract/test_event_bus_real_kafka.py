@@ -1,10 +1,9 @@
 """The Kafka event bus keeps the contract of its port, and of its topics and groups, against a real Kafka.
 
-`BINNACLE_TEST_KAFKA` names one as host:port that is kept for tests: each test deletes Binnacle's topics there.
+Each test deletes Binnacle's topics on the Kafka of the `real_kafka` fixture.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -20,18 +19,13 @@ from servicekit.ports.event_bus import Subscription
 from servicekit.testing.conformance.event_bus import TOPIC, EventBusConformance, Recorder, feedback
 from tests.kafka_harness import KafkaHarness
 
-_KAFKA = os.environ.get("BINNACLE_TEST_KAFKA", "")
-
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.skipif(not _KAFKA, reason="BINNACLE_TEST_KAFKA names no Kafka (host:port) that is kept for tests"),
-]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-async def admin() -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin(real_kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
     """The administration of the Kafka under test."""
-    client = AIOKafkaAdminClient(bootstrap_servers=_KAFKA)
+    client = AIOKafkaAdminClient(bootstrap_servers=real_kafka)
     await client.start()
     try:
         yield client
@@ -40,11 +34,11 @@ async def admin() -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 @pytest.fixture
-async def harness(admin: AIOKafkaAdminClient) -> AsyncIterator[KafkaHarness]:
+async def harness(real_kafka: str, admin: AIOKafkaAdminClient) -> AsyncIterator[KafkaHarness]:
     """No topic of ours, and with the topics what groups had committed; buses connected to it."""
     await _delete_topics(admin)
     async with AsyncExitStack() as stack:
-        yield KafkaHarness(_KAFKA, stack)
+        yield KafkaHarness(real_kafka, stack)
 
 
 async def _delete_topics(admin: AIOKafkaAdminClient) -> None:
@@ -201,7 +195,7 @@ async def test_committed_position_is_that_of_the_last_handled_event(harness: Kaf
     await bus.stop_consuming()
     event = done.events[-1]
     consumer = AIOKafkaConsumer(
-        TOPIC, bootstrap_servers=_KAFKA, group_id=f"evaluator.{TOPIC}", enable_auto_commit=False
+        TOPIC, bootstrap_servers=harness.bootstrap, group_id=f"evaluator.{TOPIC}", enable_auto_commit=False
     )
     async with consumer, asyncio.timeout(20):
         committed = [await consumer.committed(partition) for partition in consumer.assignment()]
