@@ -3,10 +3,12 @@
 Pure; filled and emptied by the sink.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from servicekit.events.dead_letters import Origin
 from servicekit.ports.event_bus import RejectedEvent
 
 
@@ -29,12 +31,22 @@ class Gap:
     last_offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that will be a dead letter, behind that many rows of its batch."""
+
+    record: ConsumerRecord[bytes, bytes]
+    rejection: RejectedEvent
+    behind_rows: int
+
+
 @dataclass(slots=True)
 class Batch:
     """Rows of one topic with the records they were made of, and what to commit once they are safe.
 
-    `epoch` counts assignments: a batch of an earlier one must not be committed. `buried` holds partition and offset
-    of what is a dead letter already, so that another attempt at the batch sends none twice.
+    `epoch` counts assignments: a batch of an earlier one must not be committed. `rows_settled` rows are stored or
+    dead letters already, and what was rejected among them is gone from `rejected`, so that another attempt at the
+    batch goes on behind them. `replayed` are the origins of replayed records by partition and offset.
     """
 
     topic: str
@@ -42,25 +54,24 @@ class Batch:
     started_s: float
     rows: list[bytes] = field(default_factory=list)
     records: list[ConsumerRecord[bytes, bytes]] = field(default_factory=list)
-    rejected: list[tuple[ConsumerRecord[bytes, bytes], RejectedEvent]] = field(default_factory=list)
+    rejected: deque[Rejected] = field(default_factory=deque)
+    replayed: dict[tuple[int, int], Origin] = field(default_factory=dict)
     gaps: list[Gap] = field(default_factory=list)
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
-    buried: set[tuple[int, int]] = field(default_factory=set)
+    rows_settled: int = 0
     size_bytes: int = 0
 
     def add(self, record: ConsumerRecord[bytes, bytes], row: bytes) -> None:
-        """Take a record; an empty row only moves the offset on."""
+        """Take a record; an empty row is none."""
         if row:
             self.rows.append(row)
             self.records.append(record)
             self.size_bytes += len(row)
-        self._reach(record)
 
     def reject(self, record: ConsumerRecord[bytes, bytes], rejection: RejectedEvent) -> None:
         """Take a record that will be a dead letter."""
-        self.rejected.append((record, rejection))
+        self.rejected.append(Rejected(record, rejection, len(self.rows)))
         self.size_bytes += len(record.value or b"")
-        self._reach(record)
 
     def is_due(self, limits: Limits, *, now_s: float) -> bool:
         """Whether it is full, or old enough not to wait any longer."""
@@ -70,5 +81,6 @@ class Batch:
             or now_s - self.started_s >= limits.max_age_s
         )
 
-    def _reach(self, record: ConsumerRecord[bytes, bytes]) -> None:
-        self.next_offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
+    def reach(self, partition: TopicPartition, next_offset: int) -> None:
+        """Everything of a partition before that offset is in hand: taken, rejected, or nothing to store."""
+        self.next_offsets[partition] = next_offset

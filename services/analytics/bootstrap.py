@@ -13,10 +13,13 @@ from servicekit.adapters.kafka.quiet import quieten_aiokafka
 from servicekit.adapters.kafka.topic_setup import create_missing_topics
 from servicekit.errors import BackendTimeout, BackendUnavailable
 from servicekit.events.topics import TOPICS
+from servicekit.ports.event_bus import DeadLetterLimits
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
+from servicekit.runtime.stack import Dependency
 from services.analytics.batching import Limits
 from services.analytics.config import Settings
 from services.analytics.migrations import migrate, read_migrations
+from services.analytics.rollups import RollupKeeper
 from services.analytics.server import SCOPES, SERVICE_NAME, AnalyticsServicer
 from services.analytics.sink import Sink
 from services.analytics.sink_session import SinkSettings
@@ -54,8 +57,14 @@ async def build(settings: Settings, stack: Stack) -> Service:
                 max_age_s=settings.batch_age_s,
             ),
             max_buffered_bytes=settings.max_buffered_bytes,
+            dead_letter_limits=DeadLetterLimits(
+                max_ratio=settings.dead_letter_max_ratio, max_in_a_row=settings.dead_letter_max_in_a_row
+            ),
         ),
     )
+    # Questions are answered while the sink stands still, so that the store alone is essential.
+    stack.dependencies.append(Dependency("sink", sink.health.ping, essential=False))
+    rollups = RollupKeeper(store, every_s=settings.rollup_every_s, insert_within_s=settings.store_timeout_s)
     return Service(
         name="analytics",
         rpc_services=(
@@ -65,7 +74,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
                 scopes=SCOPES,
             ),
         ),
-        tasks=(BackgroundTask("sink", sink.run),),
+        tasks=(BackgroundTask("sink", sink.run), BackgroundTask("rollups", rollups.run),),
     )
 
 

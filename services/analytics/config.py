@@ -27,3 +27,10 @@ class Settings(ServiceSettings):
     max_buffered_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="waiting rows above which fetching pauses"
     )
+    dead_letter_max_ratio: float = Field(
+        default=0.1, gt=0, le=1, description="share of a topic's last 1,000 records above which it is stopped"
+    )
+    dead_letter_max_in_a_row: int = Field(
+        default=50, ge=0, description="records of a topic refused in a row above which it is stopped"
+    )
+    rollup_every_s: float = Field(default=5.0, gt=0, le=600, description="between two countings of touched minutes")

@@ -10,7 +10,15 @@ DEAD_LETTERS = counter("sink_dead_letters", meaning="Records put on a dead-lette
 STORE_SECONDS = histogram("sink_store", meaning="Time to store one batch.", labels=("topic",))
 # Attempts to store a batch that failed and will be repeated.
 RETRIES = counter("sink_retries", meaning="Failed attempts to store a batch.", labels=("topic", "reason"))
+# What came by a replay topic; records there that are no dead letters are not counted.
+REPLAYED = counter("sink_replayed", meaning="Dead letters that came back.", labels=("topic",))
 # What waits in memory; fetching pauses above the limit.
 BUFFERED_BYTES = gauge("sink_buffered", meaning="Rows in memory, not stored yet.", unit="bytes")
 # Records that were gone from the topic before they were read.
 LOST_RECORDS = counter("sink_lost_records", meaning="Records gone before they were read.", labels=("topic",))
+# Minutes counted from collapsed rows; one that is touched again is counted again.
+ROLLUP_MINUTES = counter("rollup_minutes", meaning="Minutes counted afresh.", labels=("rollup",))
+# One pass over what is due; longer than its period means that figures lag.
+ROLLUP_SECONDS = histogram("rollup", meaning="Time to count the minutes that are due.", labels=("rollup",))
+# Minutes whose inserts may not all be over; they are counted once more before they are final.
+ROLLUP_UNSETTLED = gauge("rollup_unsettled_minutes", meaning="Minutes whose figures may change.", labels=("rollup",))

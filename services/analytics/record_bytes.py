@@ -10,11 +10,12 @@ that is cut off swallows what follows it, and the table refuses a row without it
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiokafka import ConsumerRecord
 
 from servicekit.events.codec import MAX_HEADER_BYTES, MAX_SEQUENCE
-from servicekit.events.dead_letters import Record, parse_record, record_time
+from servicekit.events.dead_letters import Origin, Record, parse_record, record_time, restore, time_ms
 from servicekit.ports.event_bus import RejectedEvent
 
 _TOPIC, _TENANT, _SOURCE, _PRODUCER, _PARTITION, _OFFSET, _SEQUENCE, _TIME, _ID = range(50001, 50010)
@@ -138,6 +139,29 @@ def original(record: ConsumerRecord[bytes, bytes]) -> Record:
         headers=tuple(headers),
         time=record_time(record.timestamp),
     )
+
+
+def restored(
+    record: ConsumerRecord[bytes, bytes], *, topic: str, group: str
+) -> tuple[ConsumerRecord[bytes, bytes], Origin]:
+    """The record that was put on the replay topic of `group`, at the place and time where it first was.
+
+    So its row has the identity, and its sequence the offset, that the first attempt would have given them: replayed
+    twice it counts once.
+
+    Raises:
+        RejectedEvent: stage `replay`, if it is no dead letter of that topic and group.
+    """
+    was = restore(original(record), topic=topic, group=group)
+    assert was.origin is not None
+    return replace(
+        record,
+        topic=was.origin.topic,
+        partition=was.origin.partition,
+        offset=was.origin.offset,
+        timestamp=time_ms(was.origin.time),
+        headers=was.headers,
+    ), was.origin
 
 
 def _is_sequence(value: bytes | None) -> bool:

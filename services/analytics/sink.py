@@ -16,6 +16,7 @@ from servicekit.errors import BackendUnavailable, BinnacleError
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
+from services.analytics.sink_health import SinkHealth
 from services.analytics.sink_session import BrokerLostError, SinkSession, SinkSettings
 from services.analytics.tables import TopicTable, read_tables
 from services.analytics.writing import BatchWriter
@@ -55,6 +56,7 @@ class Sink:
         self._create_topics = create_topics
         self._clock = clock
         self._settings = settings
+        self.health = SinkHealth(settings.group)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -64,16 +66,28 @@ class Sink:
                 await self._create_topics()
                 await self._run_session(tables)
             except (BinnacleError, BrokerLostError, KafkaError, OSError) as error:
+                self.health.no_session = repr(error)[:200]
                 log.warning("sink.session_ended", error=repr(error), retry_in_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
 
     async def _run_session(self, tables: Mapping[str, TopicTable]) -> None:
         dead_letters = DeadLetterSender(self._servers)
-        writer = BatchWriter(self._store, group=self._settings.group, send_dead_letter=dead_letters.send)
+        writer = BatchWriter(
+            self._store,
+            group=self._settings.group,
+            send_dead_letter=dead_letters.send,
+            limits=self._settings.dead_letter_limits,
+            clock=self._clock,
+        )
         try:
             async with self._consumer() as consumer:
                 session = SinkSession(
-                    consumer, tables=tables, writer=writer, clock=self._clock, settings=self._settings
+                    consumer,
+                    tables=tables,
+                    writer=writer,
+                    clock=self._clock,
+                    settings=self._settings,
+                    health=self.health,
                 )
                 await session.run()
         finally:

@@ -14,13 +14,15 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError, NotReady, Overloaded
+from servicekit.events.dead_letter_cap import DeadLetterCapReached, Trip
 from servicekit.events.metrics import LAG
-from servicekit.events.topics import TOPICS
+from servicekit.events.topics import TOPICS, replay_topic
 from servicekit.ports.clock import Clock
-from servicekit.ports.event_bus import RejectedEvent
+from servicekit.ports.event_bus import DeadLetterLimits, RejectedEvent
 from services.analytics.batching import Batch, Gap, Limits
-from services.analytics.metrics import BUFFERED_BYTES, LOST_RECORDS, RETRIES, STORE_SECONDS
-from services.analytics.record_bytes import RowEncoder
+from services.analytics.metrics import BUFFERED_BYTES, LOST_RECORDS, REPLAYED, RETRIES, STORE_SECONDS
+from services.analytics.record_bytes import RowEncoder, restored
+from services.analytics.sink_health import SinkHealth
 from services.analytics.tables import TopicTable
 from services.analytics.writing import BatchWriter
 
@@ -51,6 +53,7 @@ class SinkSettings:
     group: str = "analytics"
     limits: Limits = field(default_factory=Limits)
     max_buffered_bytes: int = 64 * 1024 * 1024
+    dead_letter_limits: DeadLetterLimits = field(default_factory=DeadLetterLimits)
 
 
 class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
@@ -64,12 +67,18 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         writer: BatchWriter,
         clock: Clock,
         settings: SinkSettings,
+        health: SinkHealth | None = None,
     ) -> None:
         self._consumer = consumer
+        self._health = health or SinkHealth(settings.group)
         self._tables = tables
         self._writer = writer
         self._clock = clock
         self._settings = settings
+        # A topic and its replays fill the same batches; this says which.
+        self._topics = {topic: topic for topic in tables} | {
+            replay_topic(topic, settings.group): topic for topic in tables
+        }
         self._encoders = {topic: RowEncoder(topic, message_name=TOPICS[topic].message) for topic in tables}
         self._filling: dict[str, Batch] = {}
         self._storing: dict[str, tuple[Batch, asyncio.Task[None]]] = {}
@@ -86,7 +95,8 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             BrokerLostError: the brokers are gone.
             KafkaError: they answer with an error that only a new consumer may get over.
         """
-        self._consumer.subscribe(list(self._tables), listener=self)
+        self._consumer.subscribe(list(self._topics), listener=self)
+        self._health.no_session, self._health.paused = "", False
         lost: BrokerLostError | KafkaError | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -132,19 +142,46 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             self._take(partition, records)
 
     def _take(self, partition: TopicPartition, records: Records) -> None:
-        topic = partition.topic
+        topic = self._topics[partition.topic]
+        if topic in self._health.stopped:
+            return
         batch = self._filling.get(topic)
         if batch is None:
             batch = Batch(topic=topic, epoch=self._epoch, started_s=self._clock.monotonic_s())
             self._filling[topic] = batch
-        self._notice_gap(partition, records[0].offset, batch)
+        next_offset = records[-1].offset + 1
+        if partition.topic == topic:
+            self._notice_gap(partition, records[0].offset, batch)
+        else:
+            records = self._restored(records, batch)
         encoder = self._encoders[topic]
         for record in records:
             try:
                 batch.add(record, encoder.encode(record))
             except RejectedEvent as rejection:
                 batch.reject(record, rejection)
-        self._expected[partition] = records[-1].offset + 1
+        self._expected[partition] = next_offset
+        batch.reach(partition, next_offset)
+
+    def _restored(self, replays: Records, batch: Batch) -> Records:
+        """Dead letters that came back, where they first were; anything else on the replay topic is passed over."""
+        records = []
+        for replay in replays:
+            try:
+                record, origin = restored(replay, topic=batch.topic, group=self._settings.group)
+            except RejectedEvent as rejection:
+                log.warning(
+                    "sink.no_replay",
+                    topic=replay.topic,
+                    partition=replay.partition,
+                    offset=replay.offset,
+                    error=str(rejection),
+                )
+                continue
+            batch.replayed[record.partition, record.offset] = origin
+            records.append(record)
+        REPLAYED.labels(topic=batch.topic).inc(len(records))
+        return records
 
     def _notice_gap(self, partition: TopicPartition, offset: int, batch: Batch) -> None:
         """Offsets that are skipped were evicted or expired unread; a compacted topic skips them by design."""
@@ -188,11 +225,22 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
                 except _RETRIED as error:
                     failures += 1
                     await self._back_off(batch, error, failures)
+                except DeadLetterCapReached as reached:
+                    self._stop_topic(batch.topic, reached.trip)
+                    return
+        self._health.failing.pop(batch.topic, None)
         await self._commit(batch)
+
+    def _stop_topic(self, topic: str, trip: Trip) -> None:
+        """Neither this batch nor a later one of the topic is committed; its partitions are paused next."""
+        self._health.failing.pop(topic, None)
+        self._health.stop(topic, trip)
+        self._filling.pop(topic, None)
 
     async def _back_off(self, batch: Batch, error: BinnacleError, failures: int) -> None:
         wait_s = min(_MAX_BACKOFF_S, 0.1 * 2**failures)
         RETRIES.labels(topic=batch.topic, reason=error.reason).inc()
+        self._health.failing[batch.topic] = error.message[:200]
         log.warning(
             "sink.store_failed",
             topic=batch.topic,
@@ -229,17 +277,29 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         LAG.labels(topic=batch.topic, group=self._settings.group).set(lag)
 
     def _throttle(self) -> None:
-        """Stop fetching while too much waits; what is not fetched only lags."""
+        """Stop fetching while too much waits, and for good what was stopped; what is not fetched only lags."""
         waiting = [*self._filling.values(), *(batch for batch, _task in self._storing.values())]
         size_bytes = sum(batch.size_bytes for batch in waiting)
         BUFFERED_BYTES.set(size_bytes)
-        paused = self._consumer.paused()
-        if size_bytes > self._settings.max_buffered_bytes and not paused:
-            self._consumer.pause(*self._consumer.assignment())
+        if size_bytes > self._settings.max_buffered_bytes and not self._health.paused:
+            self._health.paused = True
             log.warning("sink.paused", buffered_bytes=size_bytes)
-        elif paused and size_bytes < self._settings.max_buffered_bytes // 2:
-            self._consumer.resume(*paused)
+        elif self._health.paused and size_bytes < self._settings.max_buffered_bytes // 2:
+            self._health.paused = False
             log.info("sink.resumed", buffered_bytes=size_bytes)
+        self._pause()
+
+    def _pause(self) -> None:
+        """Bring the consumer in line; a rebalance forgets what was paused, so that it is looked at each time."""
+        paused, assigned = self._consumer.paused(), self._consumer.assignment()
+        if not (paused or self._health.paused or self._health.stopped):
+            return
+        stopped = {one for one in assigned if self._topics[one.topic] in self._health.stopped}
+        wanted = assigned if self._health.paused else stopped
+        if wanted - paused:
+            self._consumer.pause(*(wanted - paused))
+        if paused - wanted:
+            self._consumer.resume(*(paused - wanted))
 
     async def _probe(self) -> None:
         """Ask after silence: the client never looks for brokers beyond those it once knew."""
@@ -270,5 +330,6 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
     def _abandon(self) -> None:
         """Let go of what is not stored; it is not committed either, so it is read again."""
         self._filling.clear()
+        self._health.failing.clear()
         for _batch, task in list(self._storing.values()):
             task.cancel()

@@ -21,6 +21,8 @@ from servicekit.ports.event_bus import RejectedEvent
 
 PREFIX = "dlq-"
 CONTENT_TYPE = "application/protobuf"
+# What is no dead letter on a replay topic: somebody else put it there, and no group buries it.
+REPLAY_STAGE = "replay"
 _MAX_ERROR_CHARS = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -196,7 +198,7 @@ def restore(record: Record, *, topic: str, group: str) -> Record:
     if (burial.origin.topic, burial.group) != (topic, group):
         raise RejectedEvent(
             f"a dead letter of {burial.origin.topic} in {burial.group} came as a replay of {topic} in {group}",
-            stage="replay",
+            stage=REPLAY_STAGE,
         )
     return replace(record, headers=headers, origin=burial.origin)
 
@@ -204,12 +206,12 @@ def restore(record: Record, *, topic: str, group: str) -> Record:
 def _text(said: dict[str, bytes | None], name: str) -> str:
     value = said.get(name)
     if value is None:
-        raise RejectedEvent(f"no dead letter: it lacks the header {PREFIX}{name}", stage="replay")
+        raise RejectedEvent(f"no dead letter: it lacks the header {PREFIX}{name}", stage=REPLAY_STAGE)
     return value.decode("utf-8", "replace")
 
 
 def _number(said: dict[str, bytes | None], name: str) -> int:
     text = _text(said, name)
     if not _NUMBER.fullmatch(text):
-        raise RejectedEvent(f"no dead letter: {PREFIX}{name} must be a whole number, got {text!r}", stage="replay")
+        raise RejectedEvent(f"no dead letter: {PREFIX}{name} must be a whole number, got {text!r}", stage=REPLAY_STAGE)
     return int(text)

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind
 
 from servicekit.events import metrics
 from servicekit.events.dead_letter_cap import DeadLetterCap, DeadLetterCapReached
-from servicekit.events.dead_letters import DeadLetter, Record, bury, parse_record
+from servicekit.events.dead_letters import REPLAY_STAGE, DeadLetter, Record, bury, parse_record, restore
 from servicekit.ports.clock import Clock, SystemClock
 from servicekit.ports.event_bus import RejectedEvent, Subscription
 from servicekit.telemetry.tracing import span
@@ -39,7 +39,7 @@ def _always(_partition: Partition) -> bool:
 
 
 class Lanes:
-    """Runs one subscription's handler over batches.
+    """Runs one subscription's handler over batches, of its topic and of its group's replay topic.
 
     `send_dead_letter` puts one where it belongs, and returns when it is safe there. `owns` says whether a
     partition is still assigned to this consumer: records of one that is not are left to its new owner. Once `cap`
@@ -123,6 +123,8 @@ class Lanes:
     async def _attempt(self, record: Record) -> None:
         subscription = self._subscription
         try:
+            if record.topic != subscription.topic:
+                record = restore(record, topic=subscription.topic, group=subscription.group)
             event = parse_record(record)
             with span(
                 f"process {subscription.topic}",
@@ -142,7 +144,7 @@ class Lanes:
 
     async def _reject(self, record: Record, rejection: RejectedEvent) -> None:
         subscription = self._subscription
-        if subscription.dead_letter:
+        if subscription.dead_letter and rejection.stage != REPLAY_STAGE:
             if record.origin is None:  # a replay only goes back to where it came from
                 place = record.topic, record.partition, record.offset
                 self._cap.refuse(f"{rejection} (stage {rejection.stage})", place=place)

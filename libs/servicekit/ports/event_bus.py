@@ -40,6 +40,19 @@ class RejectedEvent(Exception):  # noqa: N818  # a verdict on the event, not on 
         self.stage = stage
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetterLimits:
+    """How many dead letters are the events' fault; beyond that it is the consumer's, which stops.
+
+    Over `max_ratio` of the last `window` records, once `min_records` were seen, or over `max_in_a_row`.
+    """
+
+    max_ratio: float = 0.1
+    window: int = 1000
+    min_records: int = 100
+    max_in_a_row: int = 50
+
+
 Handler = Callable[[ReceivedEvent], Awaitable[None]]
 
 
@@ -48,6 +61,7 @@ class Subscription:
     """What a service consumes: at least once, in order per key, offset committed after `handle` returned.
 
     `concurrency` events of different keys may be handled at once. `from_beginning` is where a new group starts.
+    Where dead letters are kept, too many of them (`dead_letter_limits`) stop the subscription until a restart.
     """
 
     topic: str
@@ -57,6 +71,7 @@ class Subscription:
     max_batch: int = 500
     from_beginning: bool = True
     dead_letter: bool = True
+    dead_letter_limits: DeadLetterLimits = DeadLetterLimits()
 
 
 class EventPublisher(Protocol):
@@ -88,4 +103,8 @@ class EventBus(EventPublisher, Protocol):
 
     async def ping(self) -> None:
         """Return if the bus can be reached now, else raise BackendUnavailable."""
+        ...
+
+    async def check_consuming(self) -> None:
+        """Return if no subscription was stopped by its dead letters, else raise NotReady."""
         ...

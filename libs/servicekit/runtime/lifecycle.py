@@ -25,7 +25,7 @@ from servicekit.rpc.tokens import TokenMinter
 from servicekit.runtime.declaration import RpcService, Service
 from servicekit.runtime.readiness import Readiness
 from servicekit.runtime.settings import ServiceSettings, SettingsT
-from servicekit.runtime.stack import Stack
+from servicekit.runtime.stack import Dependency, Stack
 from servicekit.runtime.status_http import StatusServer
 
 if TYPE_CHECKING:  # uvicorn is no dependency of most services
@@ -61,6 +61,9 @@ class Lifecycle(Generic[SettingsT]):
         """Start everything, tasks in the given group; on return the ports are open and readiness is being watched."""
         self._tasks = tasks
         self._service = await self._build(self.settings, self.stack)
+        if self._service.bus is not None and self._service.subscriptions:
+            # Calls are answered while a consumer stands still: told, but not essential.
+            self.stack.dependencies.append(Dependency("consumers", self._service.bus.check_consuming, essential=False))
         await self._start_rpc(self._service)
         if self._service.http is not None:
             await self._start_http(self._service)

@@ -7,6 +7,7 @@ from servicekit.events.topics import (
     INTERACTION_COMPLETED,
     TOPICS,
     dead_letter_topic,
+    replay_topic,
 )
 
 
@@ -17,13 +18,14 @@ def test_topic_has_the_registry_settings() -> None:
     assert topic.topic_configs["retention.ms"] == str(7 * 86_400_000)
 
 
-def test_compacted_topic_is_compacted_and_its_dead_letters_are_not() -> None:
+def test_compacted_topic_is_compacted_and_its_dead_letters_and_replays_are_not() -> None:
     """Dead letters of one key are different events: none may replace another."""
     spec = TOPICS[DRIFT_ALERTED]
     assert new_topic(DRIFT_ALERTED, spec, replicas=1).topic_configs["cleanup.policy"] == "compact"
-    letters = new_topic(dead_letter_topic(DRIFT_ALERTED, "analytics"), spec, replicas=1)
-    assert "cleanup.policy" not in letters.topic_configs
-    assert letters.topic_configs["retention.ms"] == str(7 * 86_400_000)
+    for name in (dead_letter_topic(DRIFT_ALERTED, "analytics"), replay_topic(DRIFT_ALERTED, "analytics")):
+        made = new_topic(name, spec, replicas=1)
+        assert made.topic_configs["cleanup.policy"] == "delete"
+        assert made.topic_configs["retention.ms"] == str(7 * 86_400_000)
 
 
 def test_broker_takes_what_the_registry_allows() -> None:

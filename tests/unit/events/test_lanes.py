@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 
 from servicekit.domain.envelope import Envelope, ReceivedEvent
 from servicekit.events.codec import encode_headers
-from servicekit.events.dead_letters import DeadLetter, Record, bury, original_headers
+from servicekit.events.dead_letters import DeadLetter, Record, bury, read_burial, replay_headers
 from servicekit.events.lanes import Backoff, Lanes
-from servicekit.ports.event_bus import Handler, RejectedEvent, Subscription
+from servicekit.ports.event_bus import DeadLetterLimits, Handler, RejectedEvent, Subscription
+from servicekit.testing.clocks import FakeClock
 
 _TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -123,12 +124,77 @@ def test_backoff_doubles_up_to_its_bound(attempt: int, pause_s: float) -> None:
     assert Backoff().pause_s(attempt) == pytest.approx(pause_s)
 
 
-def test_dead_letter_of_a_dead_letter_keeps_one_reason() -> None:
-    """A replayed record that is rejected again carries the newest reason only."""
-    record = _record(0)
-    first = bury(record, RejectedEvent("first", stage="decode"), group="group")
-    again = Record("topic", 0, 9, record.key, record.value, first.headers, _TIME)
-    second = bury(again, RejectedEvent("second", stage="apply"), group="group")
-    reasons = [value for name, value in second.headers if name == "dlq-error"]
-    assert reasons == [b"second"]
-    assert original_headers(second.headers) == record.headers
+async def _reject_odd(event: ReceivedEvent) -> None:
+    if event.offset % 2:
+        raise RejectedEvent(f"{event.offset} is odd", stage="apply")
+
+
+async def test_too_many_dead_letters_stop_the_consumer() -> None:
+    """Past the cap nothing is buried, handled or claimed, neither now nor in the next batch."""
+    letters: list[DeadLetter] = []
+    limits = DeadLetterLimits(max_ratio=0.2, min_records=4)
+    subscription = Subscription("topic", "group", _reject_odd, concurrency=1, dead_letter_limits=limits)
+
+    async def keep(letter: DeadLetter) -> None:
+        letters.append(letter)
+
+    lanes = Lanes(subscription, send_dead_letter=keep)
+    with capture_logs() as logs:
+        assert await lanes.process([_record(offset) for offset in range(10)]) == {("topic", 0): 3}
+        assert await lanes.process([_record(10)]) == {("topic", 0): 10}
+    assert lanes.stopped
+    assert [letter.record.offset for letter in letters] == [1]
+    (told,) = [line for line in logs if line["event"] == "event.consumer_stopped"]
+    assert told["why"].startswith("2 of the last 4 records were refused, 1 of them in a row; the last one: 3 is odd")
+
+
+async def test_a_replay_is_handled_where_it_first_was() -> None:
+    """The handler sees the event at its place; what is committed is the place on the replay topic."""
+    seen: list[ReceivedEvent] = []
+
+    async def handle(event: ReceivedEvent) -> None:
+        seen.append(event)
+
+    letter = bury(_record(7), RejectedEvent("no", stage="apply"), group="group", now=_TIME)
+    replayed = Record("topic.group.replay", 0, 3, letter.key, letter.value, replay_headers(letter.headers), _TIME)
+    assert await _lanes(handle).process([replayed]) == {("topic.group.replay", 0): 4}
+    (event,) = seen
+    assert (event.topic, event.partition, event.offset) == ("topic", 0, 7)
+    assert event.headers == _record(7).headers
+
+
+async def test_a_replay_that_fails_again_is_buried_again_and_stops_nothing() -> None:
+    """It carries its first failure and the number of its replays; the cap counts only what is new."""
+    letters: list[DeadLetter] = []
+
+    async def keep(letter: DeadLetter) -> None:
+        letters.append(letter)
+
+    first = bury(_record(7), RejectedEvent("no", stage="apply"), group="group", now=_TIME - timedelta(days=1))
+    limits = DeadLetterLimits(max_in_a_row=0)
+    lanes = Lanes(
+        Subscription("topic", "group", _reject_odd, dead_letter_limits=limits),
+        send_dead_letter=keep,
+        clock=FakeClock(_TIME),
+    )
+    replayed = Record("topic.group.replay", 0, 3, first.key, first.value, replay_headers(first.headers), _TIME)
+    with capture_logs():
+        assert await lanes.process([replayed]) == {("topic.group.replay", 0): 4}
+    assert not lanes.stopped
+    burial, headers = read_burial(letters[0].headers)
+    assert letters[0].topic == "topic.group.dlq"
+    assert (burial.origin.offset, burial.origin.replays, burial.error) == (7, 1, "7 is odd")
+    assert burial.origin.first_failure_time == _TIME - timedelta(days=1)
+    assert headers == _record(7).headers
+
+
+async def test_what_is_no_dead_letter_on_a_replay_topic_is_passed_over() -> None:
+    """A replay topic is fed by replays alone; anything else there is told and left, buried nowhere."""
+
+    async def handle(_event: ReceivedEvent) -> None:
+        raise AssertionError("no event")
+
+    record = Record("topic.group.replay", 0, 0, b"k", b"", _record(7).headers, _TIME)
+    with capture_logs() as logs:
+        assert await _lanes(handle).process([record]) == {("topic.group.replay", 0): 1}
+    assert [line["stage"] for line in logs] == ["replay"]

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from binnacle.generator.v1 import generator_service_pb2_grpc as pb_grpc
-from servicekit.errors import BackendUnavailable
+from servicekit.errors import BackendUnavailable, NotReady
 from servicekit.ports.event_bus import OutgoingEvent, Subscription
 from servicekit.runtime.lifecycle import serve
 from servicekit.runtime.service import BackgroundTask, HttpApp, RpcService, Service, Stack
@@ -52,6 +52,7 @@ class Recorder:
 
     events: list[str] = field(default_factory=list)
     away: bool = False
+    stopped: bool = False
     pinged: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, event: str) -> None:
@@ -82,6 +83,11 @@ class Recorder:
     async def stop_consuming(self) -> None:
         """As a bus."""
         self.note("stop consuming")
+
+    async def check_consuming(self) -> None:
+        """As a bus."""
+        if self.stopped:
+            raise NotReady("dead letters stopped a consumer")
 
     async def publish(self, event: OutgoingEvent) -> None:
         """As a bus."""
@@ -175,6 +181,17 @@ async def test_lost_dependency_ends_readiness_until_it_is_back() -> None:
         assert await health_of(lifecycle.port) == health_pb2.HealthCheckResponse.NOT_SERVING
         recorder.away = False
         await until(lambda: lifecycle.readiness.ready)
+
+
+async def test_a_stopped_consumer_is_told_and_calls_are_still_answered() -> None:
+    """Health pages say which consumer stands still and why; the service goes on serving."""
+    recorder = Recorder()
+    async with running_service(Settings(), recorder.build) as lifecycle:
+        recorder.stopped = True
+        await until(lambda: not lifecycle.readiness.states["consumers"].ok)
+        code, body = await http_get(lifecycle.metrics_port, "/healthz")
+        assert (code, json.loads(body)["status"]) == (200, "serving")
+        assert json.loads(body)["dependencies"]["consumers"]["error"] == "NotReady: dead letters stopped a consumer"
 
 
 async def test_metrics_are_exposed() -> None:

@@ -17,9 +17,12 @@ from faststream.message import StreamMessage
 
 from servicekit.adapters.kafka.address import KafkaAddress
 from servicekit.adapters.kafka.intake import Fetched, Intake
+from servicekit.errors import NotReady
+from servicekit.events.dead_letter_cap import DeadLetterCap
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.events.lanes import Backoff
-from servicekit.events.topics import consumer_group
+from servicekit.events.topics import consumer_group, replay_topic
+from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import Subscription
 
 log = structlog.get_logger()
@@ -50,10 +53,14 @@ class KafkaConsumers:
         *,
         send_dead_letter: Callable[[DeadLetter], Awaitable[None]],
         backoff: Backoff,
+        clock: Clock,
     ) -> None:
         self._address = address
         self._send_dead_letter = send_dead_letter
         self._backoff = backoff
+        self._clock = clock
+        # They outlive a restart of the consumers, so that what dead letters stopped stays so for this process.
+        self._caps: dict[tuple[str, str], DeadLetterCap] = {}
         self._subscriptions: list[Subscription] = []
         # A FastStream broker for each subscription, because one starts its subscribers one after the other.
         self._running: list[tuple[KafkaBroker, Intake]] = []
@@ -68,6 +75,19 @@ class KafkaConsumers:
     def add(self, subscription: Subscription) -> None:
         """Declare a subscription for the next start."""
         self._subscriptions.append(subscription)
+        self._caps[subscription.topic, subscription.group] = DeadLetterCap(subscription.dead_letter_limits)
+
+    def check(self) -> None:
+        """Return if dead letters stopped none.
+
+        Raises:
+            NotReady: names those that they did, and why.
+        """
+        stopped = [f"{topic} in {group}: {cap.trip}" for (topic, group), cap in self._caps.items() if cap.trip]
+        if stopped:
+            raise NotReady(
+                f"dead letters stopped {'; '.join(stopped)}; see `binnacle dlq list`", reason="DEAD_LETTER_CAP"
+            )
 
     async def start(self) -> None:
         """Join all groups at once and begin to fetch; joining may take as long as a session.
@@ -116,10 +136,14 @@ class KafkaConsumers:
             consumer=consumer,
             send_dead_letter=self._send_dead_letter,
             backoff=self._backoff,
+            cap=self._caps[subscription.topic, subscription.group],
+            clock=self._clock,
         )
         instance = self._address.instance
+        replays = (replay_topic(subscription.topic, subscription.group),) if subscription.dead_letter else ()
         subscriber = broker.subscriber(
             subscription.topic,
+            *replays,
             batch=True,
             group_id=consumer_group(subscription.topic, subscription.group),
             group_instance_id=instance,

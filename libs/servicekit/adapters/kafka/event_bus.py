@@ -53,7 +53,7 @@ class KafkaEventBus:
         self._clock = clock
         self._sessions = SessionKeeper(address.servers)
         self._publisher = KafkaPublisher(self._sessions, self.ledger, identity=identity, timeout_s=publish_timeout_s)
-        self._consumers = KafkaConsumers(address, send_dead_letter=self._publisher.bury, backoff=backoff)
+        self._consumers = KafkaConsumers(address, send_dead_letter=self._publisher.bury, backoff=backoff, clock=clock)
         self._consuming = False
         self._consumers_stale = False
         self._lifecycle = asyncio.Lock()
@@ -102,6 +102,10 @@ class KafkaEventBus:
         session = self._sessions.current
         if session is None or session.broken.is_set() or not await session.answers():
             raise self._unreachable(None)
+
+    async def check_consuming(self) -> None:
+        """Return if no subscription was stopped by its dead letters, else raise NotReady."""
+        self._consumers.check()
 
     async def report(self, *, final: bool = False) -> None:
         """Publish how far this producer's events are safe."""

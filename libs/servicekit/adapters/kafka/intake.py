@@ -15,8 +15,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from servicekit.events import metrics
+from servicekit.events.dead_letter_cap import DeadLetterCap
 from servicekit.events.dead_letters import DeadLetter, Record, record_time
 from servicekit.events.lanes import Backoff, Lanes, Partition
+from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import Subscription
 
 log = structlog.get_logger()
@@ -40,10 +42,14 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's bas
         consumer: Callable[[], AIOKafkaConsumer | None],
         send_dead_letter: Callable[[DeadLetter], Awaitable[None]],
         backoff: Backoff,
+        cap: DeadLetterCap,
+        clock: Clock,
     ) -> None:
         self._subscription = subscription
         self._consumer = consumer
-        self._lanes = Lanes(subscription, send_dead_letter=send_dead_letter, backoff=backoff, owns=self._owns)
+        self._lanes = Lanes(
+            subscription, send_dead_letter=send_dead_letter, backoff=backoff, owns=self._owns, cap=cap, clock=clock
+        )
         self._idle = asyncio.Event()
         self._idle.set()
         self._resumed = asyncio.Event()
@@ -61,6 +67,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's bas
             records = [_to_record(one) for one in batch]
             positions = await self._lanes.process(records)
             await self._commit(_progress(records, positions))
+            self._hold_if_stopped()
         except Exception:
             log.exception("kafka.batch_failed", topic=self._subscription.topic, group=self._subscription.group)
         finally:
@@ -90,6 +97,12 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's bas
         if not self._stopping:
             self._lanes.resume()
         self._resumed.set()
+
+    def _hold_if_stopped(self) -> None:
+        """Fetch no more than what comes with the next assignment, of which nothing is handled either."""
+        consumer = self._consumer()
+        if self._lanes.stopped and consumer is not None:
+            consumer.pause(*consumer.assignment())
 
     def _owns(self, partition: Partition) -> bool:
         consumer = self._consumer()

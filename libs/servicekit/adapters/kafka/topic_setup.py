@@ -6,34 +6,39 @@ to itself: a refusal is logged, and the bus goes on.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from servicekit.events.topics import TOPICS, TopicSpec, dead_letter_topic
+from servicekit.adapters.kafka.topic_settings import differences, read_topics, settings_of
+from servicekit.errors import NotReady
+from servicekit.events.topics import TOPICS, TopicSpec, dead_letter_topic, replay_topic
 
 log = structlog.get_logger()
 
 _WITHIN_S = 15.0
 _ASK_AGAIN_S = 0.02
 _MAX_REPLICAS = 3
-_ENVELOPE_ROOM_BYTES = 64 * 1024
-_DEAD_LETTER_RETENTION = timedelta(days=7)
 
 
 async def create_missing_topics(servers: Sequence[str], *, dead_letters: Iterable[tuple[str, str]] = ()) -> None:
-    """Create what is registered and what (topic, group) in `dead_letters` need; never raises KafkaError."""
+    """Create what is registered, and for each (topic, group) its dead letters and replays; never raises KafkaError."""
     wanted = {spec.name: spec for spec in TOPICS.values()}
-    wanted |= {dead_letter_topic(topic, group): TOPICS[topic] for topic, group in dead_letters if topic in TOPICS}
+    wanted |= {
+        name(topic, group): TOPICS[topic]
+        for topic, group in dead_letters
+        for name in (dead_letter_topic, replay_topic)
+        if topic in TOPICS
+    }
     try:
         async with asyncio.timeout(_WITHIN_S):
             missing, brokers = await _missing(servers, wanted)
             if missing:
                 created = await _create(servers, missing, replicas=min(_MAX_REPLICAS, brokers))
                 await _wait_until_known(servers, created)
+            await _report_differences(servers, {name: spec for name, spec in wanted.items() if name not in missing})
     except (KafkaError, TimeoutError, OSError) as exc:
         log.info("kafka.topics_not_created", error=repr(exc), remedy="create them, or let first use do it")
 
@@ -47,12 +52,22 @@ async def _missing(servers: Sequence[str], wanted: Mapping[str, TopicSpec]) -> t
         present = cluster.topics(exclude_internal_topics=False)
     finally:
         await client.close()
-    for name in wanted.keys() & present:
-        found = len(cluster.partitions_for_topic(name) or ())
-        if found != wanted[name].partitions:
-            log.warning("kafka.topic_differs", topic=name, partitions=found, registered=wanted[name].partitions)
     missing = {name: spec for name, spec in wanted.items() if name not in present}
     return missing, len(cluster.brokers())
+
+
+async def _report_differences(servers: Sequence[str], present: Mapping[str, TopicSpec]) -> None:
+    """Say what is not as registered; a person decides, since a change moves keys to other partitions or deletes."""
+    try:
+        found = await read_topics(servers, present)
+    except NotReady as exc:
+        log.info("kafka.topics_not_compared", error=exc.message)
+        return
+    for name, settings in found.items():
+        for one in differences(name, present[name], found=settings):
+            log.warning(
+                "kafka.topic_differs", topic=name, setting=one.setting, found=one.found, registered=one.registered
+            )
 
 
 async def _create(servers: Sequence[str], missing: Mapping[str, TopicSpec], *, replicas: int) -> set[str]:
@@ -90,14 +105,13 @@ async def _wait_until_known(servers: Sequence[str], created: set[str]) -> None:
 
 
 def new_topic(name: str, spec: TopicSpec, *, replicas: int) -> NewTopic:
-    """How a topic of the registry, or the dead letters of one, is to be made.
+    """How a topic of the registry, or the dead letters or replays of one, is to be made.
 
     aiokafka speaks a version of the request that cannot leave the replicas to the cluster.
     """
-    settings = {"max.message.bytes": str(spec.max_bytes + _ENVELOPE_ROOM_BYTES)}
-    if spec.compacted and name == spec.name:
-        settings["cleanup.policy"] = "compact"
-    else:
-        retention = spec.retention or _DEAD_LETTER_RETENTION
-        settings["retention.ms"] = str(retention // timedelta(milliseconds=1))
-    return NewTopic(name=name, num_partitions=spec.partitions, replication_factor=replicas, topic_configs=settings)
+    return NewTopic(
+        name=name,
+        num_partitions=spec.partitions,
+        replication_factor=replicas,
+        topic_configs=dict(settings_of(name, spec)),
+    )

@@ -14,13 +14,14 @@ from zlib import crc32
 
 from servicekit.domain.envelope import Envelope
 from servicekit.domain.identity import ServiceIdentity
-from servicekit.errors import BackendUnavailable
+from servicekit.errors import BackendUnavailable, NotReady
 from servicekit.events import metrics
 from servicekit.events.codec import encode_headers
 from servicekit.events.dead_letters import DeadLetter, Record
-from servicekit.events.lanes import Backoff, Lanes
+from servicekit.events.lanes import Backoff, Lanes, Partition
 from servicekit.events.ledger import SequenceLedger
 from servicekit.events.reports import build_report
+from servicekit.events.topics import replay_topic
 from servicekit.ports.clock import Clock, SystemClock
 from servicekit.ports.event_bus import OutgoingEvent, Subscription
 from servicekit.telemetry.tracing import current_traceparent
@@ -33,7 +34,7 @@ _TEST_IDENTITY = ServiceIdentity(name="test", producer="producer-1", start_time=
 class _Reader:
     subscription: Subscription
     lanes: Lanes
-    positions: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    positions: dict[Partition, int] = field(default_factory=lambda: defaultdict(int))
     busy: bool = False
 
 
@@ -128,8 +129,8 @@ class MemoryEventBus:
         lanes = Lanes(subscription, send_dead_letter=self._keep_dead_letter, backoff=self._backoff)
         reader = _Reader(subscription, lanes)
         if not subscription.from_beginning:
-            ends = (len(partition) for partition in self._logs[subscription.topic])
-            reader.positions.update(enumerate(ends))
+            topic = subscription.topic
+            reader.positions.update({(topic, number): len(log) for number, log in enumerate(self._logs[topic])})
         self._readers.append(reader)
 
     async def start_consuming(self) -> None:
@@ -163,6 +164,12 @@ class MemoryEventBus:
     async def ping(self) -> None:
         """Memory always answers."""
 
+    async def check_consuming(self) -> None:
+        """Raise NotReady while dead letters have stopped a subscription."""
+        stopped = [reader.subscription.topic for reader in self._readers if reader.lanes.stopped]
+        if stopped:
+            raise NotReady(f"dead letters stopped the consumers of {', '.join(stopped)}", reason="DEAD_LETTER_CAP")
+
     async def _consume(self, reader: _Reader) -> None:
         while True:
             async with self._changed:
@@ -173,13 +180,21 @@ class MemoryEventBus:
                 reader.busy = True
             positions = await reader.lanes.process(batch)
             async with self._changed:
-                reader.positions.update({partition: offset for (_, partition), offset in positions.items()})
+                reader.positions.update(positions)
                 reader.busy = False
                 self._changed.notify_all()
 
     def _ahead(self, reader: _Reader) -> list[Record]:
-        log = self._logs[reader.subscription.topic]
-        return [record for number, stored in enumerate(log) for record in stored[reader.positions[number] :]]
+        """What is to be handled, of the topic and then of the group's replays; nothing once it is stopped."""
+        topic, group = reader.subscription.topic, reader.subscription.group
+        if reader.lanes.stopped:
+            return []
+        return [
+            record
+            for name in (topic, replay_topic(topic, group))
+            for number, stored in enumerate(self._logs[name])
+            for record in stored[reader.positions[name, number] :]
+        ]
 
     async def _keep_dead_letter(self, letter: DeadLetter) -> None:
         self.dead_letters.append(letter)

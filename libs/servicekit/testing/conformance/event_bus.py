@@ -9,8 +9,8 @@ from typing import Protocol
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.events.codec import decode
-from servicekit.events.dead_letters import Record
-from servicekit.events.topics import FEEDBACK_RECORDED, dead_letter_topic
+from servicekit.events.dead_letters import Record, replay_headers
+from servicekit.events.topics import FEEDBACK_RECORDED, dead_letter_topic, replay_topic
 from servicekit.ports.event_bus import EventBus, OutgoingEvent, RejectedEvent, Subscription
 
 TOPIC = FEEDBACK_RECORDED
@@ -226,6 +226,33 @@ class EventBusConformance:
         await harness.append_raw(TOPIC, key=b"k", value=b"\xff\xff\xff", headers=headers)
         (letter,) = await harness.read_all(dead_letter_topic(TOPIC, "analytics"), count=1)
         assert dict(letter.headers)["dlq-stage"] == b"decode"
+
+    async def test_a_replay_feeds_only_its_group(self, harness: EventBusHarness) -> None:
+        """What is put on a group's replay topic is handled by that group, as the event that it was, and not again."""
+        bus, done, other = await harness.connect(), Recorder(), Recorder()
+        done.reject.add("bad")
+        bus.subscribe(Subscription(TOPIC, "analytics", done))
+        bus.subscribe(Subscription(TOPIC, "evaluator", other))
+        await bus.start_consuming()
+        await bus.publish(feedback("bad"))
+        (letter,) = await harness.read_all(dead_letter_topic(TOPIC, "analytics"), count=1)
+        await other.wait_for(1)
+        done.reject.clear()
+        headers = tuple((name, value or b"") for name, value in replay_headers(letter.headers))
+        await harness.append_raw(
+            replay_topic(TOPIC, "analytics"), key=letter.key, value=letter.value or b"", headers=headers
+        )
+        await done.wait_for(1)
+        await bus.publish(feedback("good"))
+        await other.wait_for(2)
+        (replayed,) = done.events[:1]
+        assert (replayed.topic, replayed.envelope, replayed.payload) == (
+            TOPIC,
+            other.events[0].envelope,
+            other.events[0].payload,
+        )
+        assert (replayed.partition, replayed.offset) == (other.events[0].partition, other.events[0].offset)
+        assert other.ids == ["bad", "good"]
 
     async def test_without_dead_letters_a_rejected_event_is_dropped(self, harness: EventBusHarness) -> None:
         """A subscription that keeps no dead letters goes on past what it rejects."""
