@@ -50,9 +50,17 @@ up: model ## the whole stack on this machine, until Ctrl-C (SERVERS=native: on a
 test: model ## all tests that need no server
 	@$(BIN)/pytest -q -m "not servers"
 
+.PHONY: servers
+servers: env ## a real Kafka, natively (Java 17, Maven) or by compose, left running; says where
+	@$(BIN)/python -m services.local.servers start
+
+.PHONY: stop-servers
+stop-servers: env ## stop what `make servers` started
+	@$(BIN)/python -m services.local.servers stop
+
 .PHONY: test-servers
-test-servers: model ## tests against a real Kafka and Weaviate, where they are installed
-	@$(BIN)/pytest -q -m servers || [ $$? -eq 5 ]
+test-servers: model ## tests against real servers, which they start themselves, or BINNACLE_TEST_KAFKA=host:port kept for tests
+	@$(BIN)/pytest -q -m servers
 
 .PHONY: lint
 lint: env ## ruff, mypy --strict, import directions, file sizes
