@@ -3,18 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from servicekit.domain.envelope import Envelope
-from servicekit.errors import BackendUnavailable
+from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
 from servicekit.events.codec import encode_headers
-from servicekit.events.dead_letters import DeadLetter
-from servicekit.events.topics import DRIFT_ALERTED, FEEDBACK_RECORDED, TOPICS
+from servicekit.events.dead_letter_cap import Trip
+from servicekit.events.dead_letters import DeadLetter, bury, read_burial, replay_headers
+from servicekit.events.topics import DRIFT_ALERTED, FEEDBACK_RECORDED, TOPICS, replay_topic
 from servicekit.ports.clock import SystemClock
+from servicekit.ports.event_bus import DeadLetterLimits, RejectedEvent
 from services.analytics.batching import Limits
+from services.analytics.record_bytes import original
+from services.analytics.sink_health import SinkHealth
 from services.analytics.sink_session import BrokerLostError, SinkSession, SinkSettings
 from services.analytics.tables import TopicTable
 from services.analytics.writing import BatchWriter
@@ -48,7 +54,7 @@ class FakeConsumer:
     async def getmany(self, **_bounds: int) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
         """The next fetch, or nothing."""
         await asyncio.sleep(0)
-        return {} if self.waiting.empty() or self.held else self.waiting.get_nowait()
+        return {} if self.waiting.empty() or self.held >= self.owned else self.waiting.get_nowait()
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         """Remember them."""
@@ -88,20 +94,29 @@ def _record(offset: int, *, topic: str, size: int) -> ConsumerRecord[bytes, byte
     return ConsumerRecord(topic, 0, offset, 0, 0, b"k", b"\x12" * size, None, 1, size, encode_headers(envelope))
 
 
-async def _no_letter(_letter: DeadLetter) -> None:
-    raise AssertionError("nothing here is a dead letter")
-
-
 @asynccontextmanager
 async def _running(
-    consumer: FakeConsumer, store: RecordingStore, *, limits: Limits = _AT_ONCE, max_buffered_bytes: int = 1 << 20
+    consumer: FakeConsumer,
+    store: RecordingStore,
+    *,
+    limits: Limits = _AT_ONCE,
+    max_buffered_bytes: int = 1 << 20,
+    letters: list[DeadLetter] | None = None,
+    health: SinkHealth | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
+    async def keep(letter: DeadLetter) -> None:
+        assert letters is not None, "nothing here is a dead letter"
+        letters.append(letter)
+
     session = SinkSession(
         consumer,
         tables=_TABLES,
-        writer=BatchWriter(store, group="analytics", send_dead_letter=_no_letter),
+        writer=BatchWriter(
+            store, group="analytics", send_dead_letter=keep, limits=DeadLetterLimits(max_ratio=1, max_in_a_row=3)
+        ),
         clock=SystemClock(),
         settings=SinkSettings(limits=limits, max_buffered_bytes=max_buffered_bytes),
+        health=health,
     )
     task = asyncio.create_task(session.run())
     try:
@@ -248,3 +263,126 @@ async def test_brokers_that_never_answer_end_the_session(monkeypatch: pytest.Mon
     async with _running(consumer, RecordingStore()) as task:
         with pytest.raises(BrokerLostError):
             await task
+
+
+def _refuse_feedback(body: bytes) -> None:
+    if FEEDBACK_RECORDED.encode() in body:
+        raise InvalidRequest("no such column")
+
+
+async def test_a_topic_that_is_all_poison_is_stopped_and_the_others_go_on() -> None:
+    """Nothing of it is committed, its partitions are paused, readiness says why; another topic is stored."""
+    consumer, store, letters = FakeConsumer(), RecordingStore(refuse=_refuse_feedback), list[DeadLetter]()
+    replays, other = TopicPartition(replay_topic(FEEDBACK_RECORDED, "analytics"), 0), TopicPartition(DRIFT_ALERTED, 0)
+    consumer.owned = {_PARTITION, replays, other}
+    health = SinkHealth("analytics")
+    async with _running(consumer, store, letters=letters, health=health):
+        consumer.give(*range(10))
+        await _until(lambda: consumer.held)
+        consumer.give(*range(10, 20))  # what was fetched before the pause
+        consumer.give(0, topic=DRIFT_ALERTED)
+        await _until(lambda: consumer.commits)
+        assert consumer.held == {_PARTITION, replays}
+        with pytest.raises(NotReady, match=f"stopped {FEEDBACK_RECORDED}: 4 of the last 4 records .* no such column"):
+            await health.ping()
+    assert [letter.record.offset for letter in letters] == [0, 1, 2]
+    assert consumer.commits == [{other: 1}]
+
+
+async def test_what_was_stopped_stays_so_for_the_next_session() -> None:
+    """Other trouble ends a session; the next one, too, leaves the topic alone until the process is started anew."""
+    consumer, store, health = FakeConsumer(), RecordingStore(), SinkHealth("analytics")
+    health.stop(FEEDBACK_RECORDED, Trip(refused=1, seen=1, in_a_row=1, error="bad"))
+    async with _running(consumer, store, health=health):
+        await _until(lambda: consumer.held)
+        consumer.give(0)
+        consumer.give(0, topic=DRIFT_ALERTED)
+        await _until(lambda: consumer.commits)
+    assert consumer.commits == [{TopicPartition(DRIFT_ALERTED, 0): 1}]
+    assert len(store.inserts) == 1
+
+
+async def test_a_stopped_topic_stays_paused_when_memory_is_free_again() -> None:
+    """Throttling resumes what it paused itself, no more; a rebalance that forgets the pause changes nothing."""
+    gone = True
+
+    def away(_body: bytes) -> None:
+        if gone:
+            raise BackendUnavailable("away")
+
+    consumer, health = FakeConsumer(), SinkHealth("analytics")
+    health.stop(FEEDBACK_RECORDED, Trip(refused=1, seen=1, in_a_row=1, error="bad"))
+    async with _running(consumer, RecordingStore(refuse=away), max_buffered_bytes=1000, health=health):
+        consumer.give(0, topic=DRIFT_ALERTED, size=2000)
+        await _until(lambda: consumer.held == consumer.owned)
+        gone = False
+        await _until(lambda: consumer.held == {_PARTITION})
+        consumer.held = set()
+        await _until(lambda: consumer.held == {_PARTITION})
+
+
+async def test_readiness_says_that_the_store_is_away_and_fetching_paused() -> None:
+    """What waits and why is told as long as it lasts."""
+    gone = True
+
+    def away(_body: bytes) -> None:
+        if gone:
+            raise BackendUnavailable("away")
+
+    consumer, health = FakeConsumer(), SinkHealth("analytics")
+    with pytest.raises(NotReady, match="not connected to Kafka: not started yet"):
+        await health.ping()
+    async with _running(consumer, RecordingStore(refuse=away), max_buffered_bytes=1000, health=health):
+        consumer.give(0, size=2000)
+        await _until(lambda: health.failing)
+        with pytest.raises(
+            NotReady, match=f"fetching is paused, batches wait for the store: {FEEDBACK_RECORDED}: away"
+        ):
+            await health.ping()
+        gone = False
+        await _until(lambda: not consumer.held)
+        await health.ping()
+
+
+def _replay(offset: int, *, of: int) -> ConsumerRecord[bytes, bytes]:
+    record = replace(_record(of, topic=FEEDBACK_RECORDED, size=1), timestamp=1_700_000_000_123)
+    letter = bury(
+        original(record), RejectedEvent("no", stage="apply"), group="analytics", now=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    return replace(
+        record,
+        topic=replay_topic(FEEDBACK_RECORDED, "analytics"),
+        offset=offset,
+        timestamp=1_800_000_000_000,
+        headers=replay_headers(letter.headers),
+    )
+
+
+async def test_a_replayed_record_is_stored_where_it_first_was() -> None:
+    """Its row is the one that the first attempt would have made, and the replay topic's offset is committed."""
+    consumer, store = FakeConsumer(), RecordingStore()
+    replays = TopicPartition(replay_topic(FEEDBACK_RECORDED, "analytics"), 0)
+    consumer.owned = {_PARTITION, replays}
+    first = replace(_record(7, topic=FEEDBACK_RECORDED, size=1), timestamp=1_700_000_000_123)
+    async with _running(consumer, store):
+        consumer.waiting.put_nowait({_PARTITION: [first]})
+        await _until(lambda: len(consumer.commits) == 1)
+        consumer.waiting.put_nowait({replays: [_replay(0, of=7), replace(first, topic=replays.topic, offset=1)]})
+        await _until(lambda: len(consumer.commits) == 2)
+    assert [body for _sql, body in store.inserts] == [store.inserts[0][1]] * 2
+    assert consumer.commits[1] == {replays: 2}
+
+
+async def test_a_replay_that_is_refused_again_is_a_dead_letter_again() -> None:
+    """With its place, its first failure and the number of its replays; it stops nothing."""
+    consumer, letters = FakeConsumer(), list[DeadLetter]()
+    replays = TopicPartition(replay_topic(FEEDBACK_RECORDED, "analytics"), 0)
+    consumer.owned = {_PARTITION, replays}
+    async with _running(consumer, RecordingStore(refuse=_refuse_feedback), letters=letters):
+        consumer.waiting.put_nowait({replays: [_replay(number, of=number) for number in range(6)]})
+        await _until(lambda: consumer.commits)
+    burials = [read_burial(letter.headers)[0] for letter in letters]
+    assert [burial.origin.offset for burial in burials] == list(range(6))
+    assert {burial.origin.replays for burial in burials} == {1}
+    assert {burial.origin.first_failure_time for burial in burials} == {datetime(2026, 1, 1, tzinfo=UTC)}
+    assert consumer.commits == [{replays: 6}]
