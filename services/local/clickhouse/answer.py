@@ -7,12 +7,14 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 
 from starlette.responses import Response, StreamingResponse
 
 from services.local.clickhouse import compression
-from services.local.clickhouse.engine import Chunk, Engine, EngineError
+from services.local.clickhouse.engine import Chunk, Engine
+from services.local.clickhouse.errors import EngineError
 from services.local.clickhouse.request import QueryRequest
 from services.local.clickhouse.statement import Kind
 from services.local.clickhouse.worker import QueryRunner
@@ -54,16 +56,7 @@ async def answer(engine: Engine, runner: QueryRunner, request: QueryRequest) -> 
         EngineError: before the first chunk.
     """
     started_ns = time.monotonic_ns()
-
-    def query() -> Generator[Chunk]:
-        return engine.run(
-            request.statement,
-            database=request.database,
-            default_format=request.default_format,
-            settings=request.settings,
-        )
-
-    chunks = _opened(runner, query)
+    chunks = _opened(engine, runner, request)
     if request.waits_for_end:
         whole = [chunk async for chunk in chunks]
         chunks = _replayed(whole)
@@ -96,7 +89,7 @@ def _headers(engine: Engine, request: QueryRequest, tag: str) -> dict[str, str]:
         output = "TabSeparated"
     headers = {
         "Content-Type": _CONTENT_TYPES.get(output, "text/plain; charset=UTF-8"),
-        "X-ClickHouse-Query-Id": request.query_id or str(uuid.uuid4()),
+        "X-ClickHouse-Query-Id": request.query_id,
         "X-ClickHouse-Format": output,
         "X-ClickHouse-Timezone": engine.timezone,
         "X-ClickHouse-Server-Display-Name": "binnacle-embedded",
@@ -121,8 +114,11 @@ def _summary(counted: Chunk, started_ns: int) -> str:
     return json.dumps({name: str(figure) for name, figure in figures.items()}, separators=(",", ":"))
 
 
-async def _opened(runner: QueryRunner, query: Callable[[], Generator[Chunk]]) -> AsyncGenerator[Chunk]:
-    async with runner.run(query) as chunks:
+async def _opened(engine: Engine, runner: QueryRunner, request: QueryRequest) -> AsyncGenerator[Chunk]:
+    # As on a server, a client that leaves ends what it reads and not what it writes.
+    reads = request.statement.kind in {Kind.SELECT, Kind.READ}
+    query, cancel = partial(engine.run, request), partial(engine.cancel, request)
+    async with runner.run(query, cancel=cancel, goes_on=not reads) as chunks:
         async for chunk in chunks:
             yield chunk
 

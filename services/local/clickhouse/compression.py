@@ -3,10 +3,9 @@
 Pure; used by `services.local.clickhouse.http`.
 """
 
-import gzip
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import lz4.frame  # type: ignore[import-untyped]  # ships no stubs
@@ -15,6 +14,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+
+_PIECE_BYTES = 1 << 20
 
 
 class UnknownEncodingError(ValueError):
@@ -33,22 +35,51 @@ class StreamCompressor(Protocol):
         ...
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
-    """A request body as the client meant it.
+class BodyDecoder:
+    """Decodes a request body piece by piece, every frame of it: drivers compress each block into one of its own."""
 
-    Raises:
-        UnknownEncodingError: the encoding is not spoken here, or the body is not in it.
-    """
-    name = encoding.strip().lower()
-    if name in {"", "identity"}:
-        return body
-    decode = _DECODERS.get(name)
-    if decode is None:
-        raise UnknownEncodingError(f"Content-Encoding {encoding!r} is not supported: use one of {', '.join(_DECODERS)}")
-    try:
-        return decode(body)
-    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, zstd.ZstdError) as error:
-        raise UnknownEncodingError(f"the body is not valid {name}: {error}") from error
+    def __init__(self, encoding: str) -> None:
+        """Ready for the first bytes.
+
+        Raises:
+            UnknownEncodingError: the encoding is not spoken here.
+        """
+        self._name = encoding.strip().lower()
+        opener = _DECODERS.get(self._name)
+        if opener is None:
+            known = ", ".join(_DECODERS)
+            raise UnknownEncodingError(f"Content-Encoding {encoding!r} is not supported: use one of {known}")
+        self._open = opener
+        self._frame: _Frame | None = None
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """Pieces of at most 1 MiB, so that a small body that decodes to a huge one can be stopped on the way.
+
+        Raises:
+            UnknownEncodingError: the body is not in its encoding.
+        """
+        while data or self._frame is not None:
+            frame = self._frame = self._frame or self._open()
+            try:
+                piece = frame.decompress(data, _PIECE_BYTES)
+            except (OSError, EOFError, ValueError, RuntimeError, zlib.error, zstd.ZstdError) as error:
+                raise UnknownEncodingError(f"the body is not valid {self._name}: {error}") from error
+            if piece:
+                yield piece
+            data = b""
+            if frame.eof:
+                data, self._frame = frame.unused_data or b"", None
+            elif frame.needs_input:
+                return
+
+    def finish(self) -> None:
+        """Check that nothing is missing.
+
+        Raises:
+            UnknownEncodingError: the last frame is cut off.
+        """
+        if self._frame is not None:
+            raise UnknownEncodingError(f"the body is not valid {self._name}: the last frame is cut off")
 
 
 def negotiate(accept_encoding: str) -> str | None:
@@ -101,24 +132,48 @@ class _Lz4Compressor:
         return head + bytes(self._inner.flush())
 
 
-def _decompress_lz4(body: bytes) -> bytes:
-    """All frames of the body: drivers compress each block into a frame of its own."""
-    parts: list[bytes] = []
-    while body:
-        decompressor = lz4.frame.LZ4FrameDecompressor()
-        parts.append(decompressor.decompress(body))
-        if not decompressor.eof:
-            raise EOFError("the last frame is cut off")
-        body = decompressor.unused_data or b""
-    return b"".join(parts)
+class _Frame(Protocol):
+    """One compressed frame; `decompress` returns at most `max_length` bytes."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes | None: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _ZlibFrame:
+    """zlib's decompressor with the interface of the others."""
+
+    def __init__(self, wbits: int) -> None:
+        self._inner = zlib.decompressobj(wbits)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        piece = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        self.needs_input = not self._inner.unconsumed_tail and len(piece) < max_length
+        return piece
 
 
 _GZIP_WBITS = 31
-_DECODERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.decompress,
-    "deflate": zlib.decompress,
-    "zstd": zstd.decompress,
-    "lz4": _decompress_lz4,
+_DECODERS: dict[str, Callable[[], _Frame]] = {
+    "gzip": lambda: _ZlibFrame(_GZIP_WBITS),
+    "deflate": lambda: _ZlibFrame(zlib.MAX_WBITS),
+    "zstd": zstd.ZstdDecompressor,
+    "lz4": lz4.frame.LZ4FrameDecompressor,
 }
 _COMPRESSORS: dict[str, Callable[[], StreamCompressor]] = {
     "gzip": lambda: _ZlibCompressor(_GZIP_WBITS),

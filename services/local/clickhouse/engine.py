@@ -6,7 +6,6 @@ Opened by `services.local.clickhouse_front`, called by `services.local.clickhous
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,10 @@ from typing import Any, Self
 
 from chdb.session import Session
 
+from services.local.clickhouse.body import Body
+from services.local.clickhouse.errors import EngineError, refusal
+from services.local.clickhouse.limits import Limits
+from services.local.clickhouse.request import QueryRequest
 from services.local.clickhouse.statement import Kind, Statement
 
 # chDB encodes every block on its own; only these formats may be joined block by block.
@@ -32,15 +35,6 @@ class DirectoryLockedError(OSError):
     """Another process holds the data directory."""
 
 
-class EngineError(Exception):
-    """An error of the engine: its code, and its text as ClickHouse's HTTP interface sends it."""
-
-    def __init__(self, text: str, *, code: int = 0) -> None:
-        super().__init__(text)
-        self.text = text
-        self.code = code
-
-
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a result and what the engine counted for it."""
@@ -55,8 +49,10 @@ class Chunk:
 class Engine:
     """chDB on `directory`, which this process alone may hold while it is open."""
 
-    def __init__(self, directory: Path, *, database: str) -> None:
+    def __init__(self, directory: Path, *, database: str, limits: Limits) -> None:
         self._directory = directory
+        self._limits = limits
+        self._place = f"{directory / 'data'}?{limits.engine_parameters}"
         self.database = database
         self._lock_file: int | None = None
         self._root: Any = None
@@ -67,7 +63,7 @@ class Engine:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock_file = _lock(self._directory / "front.lock")
         # The root connection keeps the engine alive between queries.
-        self._root = _connect(str(self._directory / "data"))
+        self._root = _connect(self._place)
         # The default database is an Overlay, which refuses refreshable views.
         self._root.query(f"CREATE DATABASE IF NOT EXISTS {quote_name(self.database)} ENGINE = Atomic")
         row = self._root.query("SELECT version(), timezone()", "TSV").bytes().decode()
@@ -82,26 +78,27 @@ class Engine:
         if self._lock_file is not None:
             os.close(self._lock_file)
 
-    def run(
-        self,
-        statement: Statement,
-        *,
-        database: str | None,
-        default_format: str,
-        settings: Mapping[str, str],
-    ) -> Generator[Chunk]:
+    def run(self, request: QueryRequest) -> Generator[Chunk]:
         """The statement's result, block by block where its format allows; blocks the calling thread.
 
-        Closing the iterator cancels the query.
+        Closing the iterator cancels the query, as `cancel` does from another thread.
 
         Raises:
             EngineError: the engine refused the statement, now or between two chunks.
         """
-        with _translated(), self._connection(database, settings) as session:
-            output = statement.format or default_format
-            if statement.kind is Kind.INSERT_DATA:
-                yield _insert(session, statement, self._directory)
-            elif statement.kind is Kind.SELECT and output in STREAMED_FORMATS:
+        statement = request.statement
+        output = statement.format or request.default_format
+        streamed = statement.kind is Kind.SELECT and output in STREAMED_FORMATS
+        settings = {
+            **_DEFAULT_SETTINGS,
+            **self._limits.settings(is_held=not streamed or request.waits_for_end),
+            **request.settings,
+            "log_comment": f"{request.tag} {request.settings.get('log_comment', '')}".strip(),
+        }
+        with _translated(), self._connection(request.database, settings) as session:
+            if request.rows is not None:
+                yield _insert(session, statement, request.rows)
+            elif streamed:
                 yield from _stream(session, statement.text.decode(), output)
             else:
                 result = session.query(statement.text.decode(), output)
@@ -113,9 +110,14 @@ class Engine:
                     written_bytes=result.bytes_written(),
                 )
 
+    def cancel(self, request: QueryRequest) -> None:
+        """End the request's query if it runs; its own thread sees QUERY_WAS_CANCELLED."""
+        # The engine gives a query an id of its own, so it is found by what `run` set. The tag is hexadecimal.
+        self._root.query(f"KILL QUERY WHERE startsWith(Settings['log_comment'], '{request.tag}') ASYNC", "Null")
+
     @contextmanager
     def _connection(self, database: str | None, settings: Mapping[str, str]) -> Iterator[Any]:
-        session = _connect(str(self._directory / "data"))
+        session = _connect(self._place)
         try:
             _use(session, database, default=self.database)
             if assignments := _assignments({**_DEFAULT_SETTINGS, **settings}):
@@ -142,38 +144,22 @@ def _use(session: Any, database: str | None, *, default: str) -> None:
         session.query(f"USE {quote_name(default)}")
 
 
-def _insert(session: Any, statement: Statement, scratch: Path) -> Chunk:
+def _insert(session: Any, statement: Statement, rows: Body) -> Chunk:
     """Insert rows from a file that exists only in memory.
 
     Not by `send_insert`: it reports success and drops the rows when anything behind the parser fails (a
     constraint, a default, a materialized view). Not inline: that takes five times as long.
     """
-    with _as_file(statement.data, scratch) as path:
-        sql = b" ".join(
-            (
-                statement.text,
-                f"FROM INFILE '{path}' COMPRESSION 'none'".encode(),
-                statement.settings,
-                f"FORMAT {statement.format}".encode(),
-            )
+    sql = b" ".join(
+        (
+            statement.text,
+            f"FROM INFILE '{rows.path}' COMPRESSION 'none'".encode(),
+            statement.settings,
+            f"FORMAT {statement.format}".encode(),
         )
-        result = session.query(sql.decode())
+    )
+    result = session.query(sql.decode())
     return Chunk(b"", written_rows=result.rows_written(), written_bytes=result.bytes_written())
-
-
-@contextmanager
-def _as_file(data: bytes, scratch: Path) -> Iterator[str]:
-    """A path under which the engine, in this process, can read `data`."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("rows"), "wb") as memory:
-            memory.write(data)
-            memory.flush()
-            yield f"/proc/self/fd/{memory.fileno()}"
-        return
-    with tempfile.NamedTemporaryFile(dir=scratch) as file:
-        file.write(data)
-        file.flush()
-        yield file.name
 
 
 def _stream(session: Any, sql: str, output: str) -> Iterator[Chunk]:
@@ -189,7 +175,7 @@ def _stream(session: Any, sql: str, output: str) -> Iterator[Chunk]:
 def _assignments(settings: Mapping[str, str]) -> str:
     for name in settings:
         if not _SETTING_NAME.fullmatch(name):
-            raise EngineError(f"Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)", code=115)
+            raise refusal(f"Unknown setting '{name}'", code=115, name="UNKNOWN_SETTING")
     return ", ".join(f"{name} = {_quote_value(value)}" for name, value in settings.items())
 
 
@@ -203,13 +189,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        text = "Code: 62. DB::Exception: the query is not valid UTF-8. (SYNTAX_ERROR)"
-        raise EngineError(text, code=62) from error
+        raise refusal("the query is not valid UTF-8", code=62, name="SYNTAX_ERROR") from error
     except RuntimeError as error:
         text = str(error)
         match = _ERROR.search(text)
         if match is None:
-            raise EngineError(f"Code: 1002. DB::Exception: {text} (UNKNOWN_EXCEPTION)", code=1002) from error
+            raise refusal(text, code=1002, name="UNKNOWN_EXCEPTION") from error
         raise EngineError(text[match.start() :], code=int(match["code"])) from error
 
 

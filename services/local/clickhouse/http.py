@@ -1,25 +1,31 @@
 """ClickHouse's HTTP interface over the embedded engine: what its drivers, curl and Grafana send and expect.
 
-Served by `services.local.clickhouse_front`; `request.py` reads, `engine.py` runs, `answer.py` shapes.
+Served by `services.local.clickhouse_front`; `receiving.py` and `request.py` read, `engine.py` runs, `answer.py` shapes.
 """
+
+import asyncio
+from collections.abc import Coroutine
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from services.local.clickhouse.access import Access
 from services.local.clickhouse.answer import answer, error_response
-from services.local.clickhouse.engine import Engine, EngineError
+from services.local.clickhouse.body import BodyMemory
+from services.local.clickhouse.engine import Engine
+from services.local.clickhouse.errors import EngineError, refusal
+from services.local.clickhouse.receiving import receive_body
 from services.local.clickhouse.request import credentials, read_request
 from services.local.clickhouse.worker import QueryRunner
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
 
-def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_bytes: int) -> Starlette:
+def create_app(engine: Engine, runner: QueryRunner, *, access: Access, memory: BodyMemory) -> Starlette:
     """The ASGI application: `/` runs queries, `/ping` and `/replicas_status` answer `Ok`."""
 
     async def query(request: Request) -> Response:
@@ -32,22 +38,24 @@ def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_
         parameters = dict(request.query_params)
         headers = {name.lower(): value for name, value in request.headers.items()}
         if not access.trusts_page(headers.get("origin")):
-            text = "Code: 497. DB::Exception: web pages are answered only where a password is set. (ACCESS_DENIED)"
-            raise EngineError(text, code=497)
+            raise refusal("web pages are answered only where a password is set", code=497, name="ACCESS_DENIED")
         user, password = credentials(parameters, headers)
         if not access.allows(user, password):
-            text = (
-                f"Code: 516. DB::Exception: {user}: Authentication failed: password is incorrect, "
-                "or there is no user with such name. (AUTHENTICATION_FAILED)"
+            raise refusal(
+                f"{user}: Authentication failed: password is incorrect, or there is no user with such name",
+                code=516,
+                name="AUTHENTICATION_FAILED",
             )
-            raise EngineError(text, code=516)
+        encoding = headers.get("content-encoding", "")
         asked = read_request(
             method=request.method,
             parameters=parameters,
             headers=headers,
-            body=await _bounded_body(request, limit_bytes=max_body_bytes),
+            body=await receive_body(request.stream(), encoding=encoding, memory=memory),
         )
-        return PlainTextResponse("Ok.\n") if asked is None else await answer(engine, runner, asked)
+        if asked is None:
+            return PlainTextResponse("Ok.\n")
+        return await _while_connected(request, answer(engine, runner, asked))
 
     async def ping(_request: Request) -> Response:
         return PlainTextResponse("Ok.\n")
@@ -63,19 +71,15 @@ def create_app(engine: Engine, runner: QueryRunner, *, access: Access, max_body_
     )
 
 
-async def _bounded_body(request: Request, *, limit_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+async def _while_connected(request: Request, work: Coroutine[None, None, Response]) -> Response:
+    """What `work` returns; it is cancelled when the client leaves before."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit_bytes:
-                text = (
-                    f"Code: 307. DB::Exception: the request body exceeds {limit_bytes} bytes: "
-                    "insert in smaller batches. (TOO_MANY_BYTES)"
-                )
-                raise EngineError(text, code=307)
-            parts.append(part)
-    except ClientDisconnect as error:
-        raise EngineError("Code: 210. DB::Exception: the client left. (NETWORK_ERROR)", code=210) from error
-    return b"".join(parts)
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise refusal("the client left", code=210, name="NETWORK_ERROR")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()

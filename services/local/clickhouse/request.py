@@ -5,14 +5,18 @@ Pure; used by `services.local.clickhouse.http`.
 
 import base64
 import binascii
+import re
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
+from mmap import mmap
 
 from services.local.clickhouse import compression
-from services.local.clickhouse.engine import EngineError
-from services.local.clickhouse.statement import RefusedStatementError, Statement, parse
+from services.local.clickhouse.body import Body
+from services.local.clickhouse.errors import refusal
+from services.local.clickhouse.statement import Kind, RefusedStatementError, Statement, parse
 
 # Parameters of the interface itself; every other one is a setting or a `param_…` of the query.
 _OWN_PARAMETERS = frozenset({
@@ -24,15 +28,17 @@ _OWN_PARAMETERS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class QueryRequest:
-    """One query as the client asked for it."""
+    """One query as the client asked for it; `rows` are those of an insert, `tag` tells it from any other."""
 
     statement: Statement
+    rows: Body | None
     database: str | None
     default_format: str
     settings: Mapping[str, str]
-    query_id: str | None
+    query_id: str
     encoding: str | None
     waits_for_end: bool
+    tag: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 def credentials(parameters: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, str]:
@@ -50,54 +56,69 @@ def credentials(parameters: Mapping[str, str], headers: Mapping[str, str]) -> tu
 
 
 def read_request(
-    *, method: str, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    *, method: str, parameters: Mapping[str, str], headers: Mapping[str, str], body: Body
 ) -> QueryRequest | None:
     """The query of a request, or None where it holds none.
 
     Raises:
         EngineError: the request cannot be run as it stands.
     """
-    body = _decoded(body, headers.get("content-encoding", ""))
     fields = dict(parameters)
     if headers.get("content-type", "").startswith("multipart/form-data"):
-        fields |= _form(headers["content-type"], body)
-        body = b""
+        fields |= _form(headers["content-type"], body.view()[:])
+        body = body.fresh()
     for name in ("compress", "decompress"):
         if fields.get(name, "0") not in {"0", "", "false"}:
-            raise EngineError(
-                f"Code: 48. DB::Exception: {name}=1 (ClickHouse's own block compression) is not spoken here: "
-                "use Content-Encoding and enable_http_compression=1 with gzip, deflate, zstd or lz4. "
-                "(NOT_IMPLEMENTED)",
+            raise refusal(
+                f"{name}=1 (ClickHouse's own block compression) is not spoken here: use Content-Encoding and "
+                "enable_http_compression=1 with gzip, deflate, zstd or lz4",
                 code=48,
+                name="NOT_IMPLEMENTED",
             )
-    query = fields.get("query", "").encode()
-    raw = query + b"\n" + body if query and body else query or body
-    if not raw.strip():
+    read = _read_statement(fields.get("query", "").encode(), body)
+    if read is None:
         return None
+    statement, rows = read
     compressed = fields.get("enable_http_compression", "1") not in {"0", "false"}
     return QueryRequest(
-        statement=_statement(raw),
+        statement=statement,
+        rows=rows,
         database=fields.get("database") or headers.get("x-clickhouse-database"),
         default_format=fields.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",
         settings=_settings(fields, read_only=method in {"GET", "HEAD"}),
-        query_id=fields.get("query_id") or headers.get("x-clickhouse-query-id"),
+        query_id=fields.get("query_id") or headers.get("x-clickhouse-query-id") or str(uuid.uuid4()),
         encoding=compression.negotiate(headers.get("accept-encoding", "")) if compressed else None,
         waits_for_end=fields.get("wait_end_of_query", "0") not in {"0", "false"},
     )
 
 
-def _decoded(body: bytes, encoding: str) -> bytes:
-    try:
-        return compression.decompress(body, encoding)
-    except compression.UnknownEncodingError as error:
-        raise EngineError(f"Code: 89. DB::Exception: {error}. (UNKNOWN_COMPRESSION_METHOD)", code=89) from error
+def _read_statement(query: bytes, body: Body) -> tuple[Statement, Body | None] | None:
+    """The statement and its rows; it stands in the URL or in the body, or begins in one and ends in the other."""
+    if body.size and (statement := _whole_insert(query)) is not None:
+        return statement, body
+    if query:
+        body = body.after(query + b"\n" if body.size else query)
+    text = body.view()
+    if re.search(rb"\S", text) is None:
+        return None
+    statement = _parsed(text)
+    return statement, body.behind(statement.rows_start) if statement.kind is Kind.INSERT_DATA else None
 
 
-def _statement(raw: bytes) -> Statement:
+def _whole_insert(query: bytes) -> Statement | None:
+    """An INSERT up to its FORMAT, so that the body is its rows to the byte."""
     try:
-        return parse(raw)
+        statement = parse(query)
+    except RefusedStatementError:  # what is half a statement may look like two
+        return None
+    return statement if statement.kind is Kind.INSERT_DATA and statement.rows_start == len(query) else None
+
+
+def _parsed(text: bytes | mmap) -> Statement:
+    try:
+        return parse(text)
     except RefusedStatementError as error:
-        raise EngineError(f"Code: 62. DB::Exception: {error}. (SYNTAX_ERROR)", code=62) from error
+        raise refusal(str(error), code=62, name="SYNTAX_ERROR") from error
 
 
 def _settings(fields: Mapping[str, str], *, read_only: bool) -> dict[str, str]:
@@ -117,10 +138,10 @@ def _form(content_type: str, body: bytes) -> dict[str, str]:
         name = part.get_param("name", header="content-disposition")
         content = part.get_payload(decode=True)
         if part.get_filename() is not None:
-            raise EngineError(
-                f"Code: 48. DB::Exception: external table {name!r}: external data is not spoken here, "
-                "insert it into a table first. (NOT_IMPLEMENTED)",
+            raise refusal(
+                f"external table {name!r}: external data is not spoken here, insert it into a table first",
                 code=48,
+                name="NOT_IMPLEMENTED",
             )
         if isinstance(name, str) and isinstance(content, bytes):
             fields[name] = content.decode()

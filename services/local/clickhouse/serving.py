@@ -10,26 +10,25 @@ from pathlib import Path
 import uvicorn
 
 from services.local.clickhouse.access import Access
+from services.local.clickhouse.body import BodyMemory
 from services.local.clickhouse.engine import Engine
 from services.local.clickhouse.http import create_app
+from services.local.clickhouse.limits import Limits
 from services.local.clickhouse.worker import QueryRunner
 
-_MAX_BODY_BYTES = 1 << 30
-_MAX_WAITING = 256
-_DRAIN_S = 10
 
-
-def serve(listener: socket.socket, *, data: Path, database: str, threads: int, access: Access) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs finish.
+def serve(listener: socket.socket, *, data: Path, database: str, limits: Limits, access: Access) -> None:
+    """Serve until SIGTERM or SIGINT, then let what runs finish within the drain, and cancel the rest.
 
     Raises:
         DirectoryLockedError: another process holds `data`.
     """
     with (
-        Engine(data, database=database) as engine,
-        QueryRunner(threads=threads, max_waiting=_MAX_WAITING) as runner,
+        Engine(data, database=database, limits=limits) as engine,
+        QueryRunner(limits) as runner,
     ):
-        app = create_app(engine, runner, access=access, max_body_bytes=_MAX_BODY_BYTES)
+        memory = BodyMemory(one_bytes=limits.body_bytes, all_bytes=limits.all_bodies_bytes)
+        app = create_app(engine, runner, access=access, memory=memory)
         host, port = listener.getsockname()[:2]
         # Supervisors and tests read the chosen port from this line.
         print(f"listening on http://{host}:{port} database {database} version {engine.version}", flush=True)  # noqa: T201  # see above
@@ -38,7 +37,7 @@ def serve(listener: socket.socket, *, data: Path, database: str, threads: int, a
             log_level="warning",
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_graceful_shutdown=limits.drain_s,
             timeout_keep_alive=75,
         )
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,12 +1,13 @@
 """Reads just enough of a SQL statement to run it: is it a read, an insert with data, or something else?
 
-Pure; used by `request.py` to split inline data from its INSERT and to find the output format.
+Pure; used by `request.py` to find where the rows of an INSERT begin and to find the output format.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from mmap import mmap
 
 _TOKEN = re.compile(
     rb"""(?P<skip>\s+|--[^\n]*|\#![^\n]*|\#\s[^\n]*|/\*.*?(?:\*/|\Z))
@@ -36,14 +37,14 @@ class Statement:
     """A statement ready to run.
 
     `format` is the input format of an INSERT_DATA, the explicit output format of a SELECT or READ, or None.
-    `data` are the rows of an INSERT_DATA; its `text` ends before its SETTINGS, which stand in `settings`.
+    The rows of an INSERT_DATA begin at `rows_start`; its `text` ends before its SETTINGS, which stand in `settings`.
     """
 
     kind: Kind
     text: bytes
     format: str | None = None
     settings: bytes = b""
-    data: bytes = b""
+    rows_start: int = 0
 
 
 class RefusedStatementError(ValueError):
@@ -62,8 +63,8 @@ class _Token:
         return self.kind == "word" and self.text.upper() == word
 
 
-def parse(raw: bytes) -> Statement:
-    """Classify one statement, its inline data included.
+def parse(raw: bytes | mmap) -> Statement:
+    """Classify one statement, which its rows may follow; they are not looked at.
 
     Raises:
         RefusedStatementError: a second statement follows, or it names a file of this machine.
@@ -73,13 +74,13 @@ def parse(raw: bytes) -> Statement:
     while first is not None and first.text == b"(":
         first = next(tokens, None)
     if first is None:
-        return Statement(Kind.OTHER, raw)
+        return Statement(Kind.OTHER, raw[:])
     if first.is_word(b"INSERT"):
         return _parse_insert(raw, tokens)
     return _parse_query(raw, first, tokens)
 
 
-def _parse_insert(raw: bytes, tokens: Iterator[_Token]) -> Statement:
+def _parse_insert(raw: bytes | mmap, tokens: Iterator[_Token]) -> Statement:
     previous: _Token | None = None
     settings_start: int | None = None
     for token in tokens:
@@ -99,10 +100,10 @@ def _parse_insert(raw: bytes, tokens: Iterator[_Token]) -> Statement:
                 raw[:head_end].strip(),
                 name,
                 raw[head_end : previous.start].strip(),
-                raw[_data_start(raw, token.end) :],
+                _rows_start(raw, token.end),
             )
         previous = token if token.depth == 0 else None
-    return Statement(Kind.OTHER, raw)
+    return Statement(Kind.OTHER, raw[:])
 
 
 def _refuse_files(token: _Token) -> None:
@@ -110,7 +111,7 @@ def _refuse_files(token: _Token) -> None:
         raise RefusedStatementError(f"{token.text.decode()} names a file of the server: send or receive rows instead")
 
 
-def _data_start(raw: bytes, position: int) -> int:
+def _rows_start(raw: bytes | mmap, position: int) -> int:
     """Rows begin after the format name's line, or after the blanks where there is no line break."""
     while position < len(raw) and raw[position : position + 1] in (b" ", b"\t", b"\f", b";"):
         position += 1
@@ -119,7 +120,7 @@ def _data_start(raw: bytes, position: int) -> int:
     return position + 1 if raw[position : position + 1] == b"\n" else position
 
 
-def _parse_query(raw: bytes, first: _Token, tokens: Iterator[_Token]) -> Statement:
+def _parse_query(raw: bytes | mmap, first: _Token, tokens: Iterator[_Token]) -> Statement:
     outer = [first]
     end = len(raw)
     for token in tokens:
@@ -148,7 +149,7 @@ def _output_format(outer: list[_Token]) -> str | None:
     return None
 
 
-def _tokens(raw: bytes) -> Iterator[_Token]:
+def _tokens(raw: bytes | mmap) -> Iterator[_Token]:
     depth = 0
     for match in _TOKEN.finditer(raw):
         kind = match.lastgroup or "mark"
