@@ -27,8 +27,10 @@ VIEWS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# One block for each insert: a batch is then written whole or not at all.
-_ONE_BLOCK = {
+# One block for each insert: a batch is then written whole or not at all. Duplicates within it collapse when parts are
+# merged or read, as duplicates of other batches do: to look for them at each insert would take most of its time.
+_INSERT_SETTINGS = {
+    "optimize_on_insert": "0",
     "max_insert_block_size": "4000000",
     "min_insert_block_size_rows": "4000000",
     "min_insert_block_size_bytes": "4000000000",
@@ -81,6 +83,6 @@ async def _read_table(store: AnalyticsStore, topic: str) -> TopicTable:
             "format_schema_source": "string",
             "format_schema": schema,
             "format_schema_message_name": ROOT,
-            **_ONE_BLOCK,
+            **_INSERT_SETTINGS,
         },
     )
