@@ -4,6 +4,9 @@ Each test deletes Binnacle's topics on the Kafka of the `real_kafka` fixture.
 """
 
 import asyncio
+import json
+import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -11,8 +14,9 @@ from datetime import timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from structlog.testing import capture_logs
 
 from servicekit.events.topics import TOPICS, dead_letter_topic
 from servicekit.ports.event_bus import Subscription
@@ -62,6 +66,45 @@ async def test_topics_are_made_as_registered(harness: KafkaHarness, admin: AIOKa
         assert int(settings["max.message.bytes"]) > spec.max_bytes
         if spec.retention is not None:
             assert int(settings["retention.ms"]) == spec.retention // timedelta(milliseconds=1)
+
+
+async def test_topic_that_differs_is_reported_and_left_alone(harness: KafkaHarness, admin: AIOKafkaAdminClient) -> None:
+    """A topic with other partitions and another retention stays as it is; the log and `binnacle topics` name both."""
+    await admin.create_topics([NewTopic(TOPIC, 2, 1, topic_configs={"retention.ms": "3600000"})])
+    async with asyncio.timeout(10):
+        while TOPIC not in await admin.list_topics():
+            await asyncio.sleep(0.02)
+    with capture_logs() as logs:
+        await harness.connect()
+    told = {one["setting"] for one in logs if one["event"] == "kafka.topic_differs" and one["topic"] == TOPIC}
+    assert told == {"partitions", "retention.ms", "max.message.bytes"}
+    shown = await _binnacle_topics(harness.bootstrap)
+    assert shown.returncode == 6
+    states = {one["topic"]: one for one in map(json.loads, shown.stdout.splitlines())}
+    differing = {one["setting"]: (one["found"], one["registered"]) for one in states[TOPIC]["differences"]}
+    assert differing["partitions"] == ("2", str(TOPICS[TOPIC].partitions))
+    assert differing["retention.ms"][0] == "3600000"
+    assert [name for name, one in states.items() if one["missing"] or one["differences"]] == [TOPIC]
+
+
+async def test_topics_as_registered_are_told_so(harness: KafkaHarness) -> None:
+    """What the bus itself made has no difference: `binnacle topics` exits with 0."""
+    await harness.connect()
+    shown = await _binnacle_topics(harness.bootstrap)
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+async def _binnacle_topics(bootstrap: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "BINNACLE_TARGET": "127.0.0.1:1", "BINNACLE_API_KEY": "none"}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "binnacle_client.cli", "topics", "--json"],
+        env={**environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 async def test_dead_letters_have_a_topic_before_there_are_any(
