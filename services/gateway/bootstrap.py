@@ -40,7 +40,12 @@ async def build(settings: Settings, stack: Stack) -> Service:
     """The gateway behind gRPC and the OpenAI-compatible API."""
     bus = await stack.enter(
         "event_bus",
-        open_event_bus(settings.event_bus_url, identity=stack.identity, clock=stack.clock),
+        open_event_bus(
+            settings.event_bus_url,
+            identity=stack.identity,
+            clock=stack.clock,
+            spool_dir=settings.state_dir / "spool",
+        ),
         ping=lambda bus: bus.ping(),
     )
     backends = await _open_backends(settings, stack)

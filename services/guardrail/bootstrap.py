@@ -34,7 +34,12 @@ async def build(settings: Settings, stack: Stack) -> Service:
         raise InvalidRequest(str(exc), field="policy_dir", reason="POLICY_INVALID") from exc
     bus: EventBus = await stack.enter(
         "event_bus",
-        open_event_bus(settings.event_bus_url, identity=stack.identity, clock=stack.clock),
+        open_event_bus(
+            settings.event_bus_url,
+            identity=stack.identity,
+            clock=stack.clock,
+            spool_dir=settings.state_dir / "spool",
+        ),
         ping=lambda opened: opened.ping(),
         essential=False,  # decisions wait in memory for a while; checks fail by themselves when they cannot
     )

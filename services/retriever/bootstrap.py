@@ -33,7 +33,12 @@ async def build(settings: Settings, stack: Stack) -> Service:
     # Searching needs no bus: without it only indexing fails.
     bus: EventBus = await stack.enter(
         "event_bus",
-        open_event_bus(settings.event_bus_url, identity=stack.identity, clock=stack.clock),
+        open_event_bus(
+            settings.event_bus_url,
+            identity=stack.identity,
+            clock=stack.clock,
+            spool_dir=settings.state_dir / "spool",
+        ),
         ping=lambda opened: opened.ping(),
         essential=False,
     )

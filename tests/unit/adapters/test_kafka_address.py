@@ -16,6 +16,10 @@ from servicekit.errors import InvalidRequest
         ("kafka://broker", KafkaAddress(("broker:9092",))),
         ("kafka://a:1?instance=r-0", KafkaAddress(("a:1",), instance="r-0")),
         ("kafka://a:1?session_s=9.5", KafkaAddress(("a:1",), session_s=9.5)),
+        (
+            "kafka://a:1?spool_after_s=0.2&max_spool_bytes=2000000",
+            KafkaAddress(("a:1",), spool_after_s=0.2, max_spool_bytes=2_000_000),
+        ),
     ],
 )
 def test_url_is_parsed(url: str, expected: KafkaAddress) -> None:
@@ -34,6 +38,8 @@ def test_url_is_parsed(url: str, expected: KafkaAddress) -> None:
         ("kafka://a:1?session_s=0", "session_s"),
         ("kafka://a:1?session_s=soon", "session_s"),
         ("kafka://a:1?session_s=nan", "session_s"),
+        ("kafka://a:1?spool_after_s=0", "spool_after_s"),
+        ("kafka://a:1?max_spool_bytes=1000", "max_spool_bytes"),
     ],
 )
 def test_bad_url_is_refused(url: str, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Reads a `kafka://` URL: `kafka://host:port[,host:port…][?instance=NAME&session_s=6]`.
+"""Reads a `kafka://` URL: `kafka://host:port[,host:port…][?instance=NAME&session_s=6&spool_after_s=0.5&…]`.
 
 Pure; called by `event_bus.py`.
 """
@@ -11,6 +11,8 @@ from servicekit.errors import InvalidRequest
 DEFAULT_SESSION_S = 6.0
 MIN_SESSION_S = 1.0
 MAX_SESSION_S = 1800.0
+SPOOL_AFTER_S = 0.5
+MAX_SPOOL_BYTES = 1024**3
 _DEFAULT_PORT = 9092
 
 
@@ -20,11 +22,14 @@ class KafkaAddress:
 
     `instance`, unique among a group's replicas, makes its members static: a restart spares a rebalance.
     A member not heard of for `session_s` is taken for dead; Kafka's own bounds are 6 s to 30 minutes.
+    Where a service has a spool, an event unacknowledged for `spool_after_s` goes there, `max_spool_bytes` at most.
     """
 
     servers: tuple[str, ...]
     instance: str | None = None
     session_s: float = DEFAULT_SESSION_S
+    spool_after_s: float = SPOOL_AFTER_S
+    max_spool_bytes: int = MAX_SPOOL_BYTES
 
 
 def parse_address(url: str) -> KafkaAddress:
@@ -39,23 +44,36 @@ def parse_address(url: str) -> KafkaAddress:
         raise _refused(url, f"is no URL ({exc})") from exc
     options = dict(parse_qsl(parts.query))
     instance = options.pop("instance", None)
-    session_s = _seconds(url, options.pop("session_s", str(DEFAULT_SESSION_S)))
+    session_s = _number(url, options, "session_s", DEFAULT_SESSION_S, least=MIN_SESSION_S, most=MAX_SESSION_S)
+    spool_after_s = _number(url, options, "spool_after_s", SPOOL_AFTER_S, least=0.01, most=60.0)
+    max_spool_bytes = _number(url, options, "max_spool_bytes", MAX_SPOOL_BYTES, least=1024**2, most=1024**4)
     if options:
-        raise _refused(url, f"knows only the options instance and session_s, not {', '.join(options)}")
+        raise _refused(
+            url,
+            f"knows only the options instance, session_s, spool_after_s and max_spool_bytes, not {', '.join(options)}",
+        )
     servers = tuple(_server(url, one) for one in parts.netloc.split(",") if one)
     if not servers:
         raise _refused(url, "must name a server, such as kafka://127.0.0.1:9092")
-    return KafkaAddress(servers=servers, instance=instance, session_s=session_s)
+    return KafkaAddress(
+        servers=servers,
+        instance=instance,
+        session_s=session_s,
+        spool_after_s=spool_after_s,
+        max_spool_bytes=int(max_spool_bytes),
+    )
 
 
-def _seconds(url: str, text: str) -> float:
+def _number(url: str, options: dict[str, str], name: str, default: float, *, least: float, most: float) -> float:
+    """Take an option out; `default` where it is not given."""
+    text = options.pop(name, str(default))
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0.0
-    if not MIN_SESSION_S <= seconds <= MAX_SESSION_S:
-        raise _refused(url, f"must have session_s from {MIN_SESSION_S:g} to {MAX_SESSION_S:g}, got {text!r}")
-    return seconds
+        number = -1.0
+    if not least <= number <= most:
+        raise _refused(url, f"must have {name} from {least:.10g} to {most:.14g}, got {text!r}")
+    return number
 
 
 def _server(url: str, text: str) -> str:

@@ -56,6 +56,8 @@ class ProducerSession:
         self._producer = producer
         self._open: set[asyncio.Future[RecordMetadata]] = set()
         self.broken = asyncio.Event()
+        # Broken, or so slow that it is to be checked now.
+        self.doubted = asyncio.Event()
 
     @classmethod
     async def start(cls, servers: Sequence[str]) -> "ProducerSession":
@@ -88,9 +90,16 @@ class ProducerSession:
         return sorted(await self._producer.partitions_for(topic))
 
     async def send(
-        self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        time_ms: int | None = None,
     ) -> asyncio.Future[RecordMetadata]:
-        """Hand over a record; the future is its acknowledgement.
+        """Hand over a record of `time_ms` since 1970 (None: now); the future is its acknowledgement.
 
         If this raises, or is cancelled, the record was not handed over.
 
@@ -99,7 +108,9 @@ class ProducerSession:
             SessionBroken: take the next session.
         """
         try:
-            sent = await self._producer.send(topic, value, key=key, partition=partition, headers=list(headers))
+            sent = await self._producer.send(
+                topic, value, key=key, partition=partition, timestamp_ms=time_ms, headers=list(headers)
+            )
         except _OF_ONE_RECORD:
             raise
         except (KafkaError, AssertionError) as exc:
@@ -128,6 +139,7 @@ class ProducerSession:
         if not self.broken.is_set():
             log.warning("kafka.session_broken", error=repr(cause), unacknowledged=len(self._open))
         self.broken.set()
+        self.doubted.set()
         for outcome in list(self._open):
             if not outcome.done():
                 outcome.set_exception(SessionBroken(repr(cause)))
@@ -202,6 +214,18 @@ class SessionKeeper:
                 return session
             self._live.clear()
 
+    def usable(self) -> ProducerSession | None:
+        """The session that `live` would give at once; None while there is none, or the one there is is doubted."""
+        session = self._session
+        if session is None or not self._live.is_set() or session.doubted.is_set():
+            return None
+        return session
+
+    def doubt(self) -> None:
+        """Let nobody use the session before it was checked: it did not acknowledge in time."""
+        if self._session is not None:
+            self._session.doubted.set()
+
     @property
     def current(self) -> ProducerSession | None:
         """The session in use, or None between two."""
@@ -214,6 +238,9 @@ class SessionKeeper:
             KafkaError: a new session is needed and cannot be had now; check again.
         """
         session = self._session
+        if session is not None and session.doubted.is_set() and not session.broken.is_set():
+            self._live.clear()
+            session.doubted.clear()
         moved = session is not None and await self._has_moved(session)
         if moved and session is not None:
             session.give_up(KafkaConnectionError("the brokers have moved"))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from zlib import crc32
 
 from servicekit.domain.envelope import Envelope
@@ -205,10 +206,10 @@ class MemoryEventBus:
 
 @asynccontextmanager
 async def open_event_bus(
-    url: str = "memory://", *, identity: ServiceIdentity, clock: Clock
+    url: str = "memory://", *, identity: ServiceIdentity, clock: Clock, spool_dir: Path | None = None
 ) -> AsyncIterator[MemoryEventBus]:
     """Open an empty bus; its content ends with it."""
-    del url  # memory:// says all there is
+    del url, spool_dir  # memory:// says all there is, and is never away
     bus = MemoryEventBus(identity=identity, clock=clock)
     try:
         yield bus
