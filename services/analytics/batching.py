@@ -59,6 +59,7 @@ class Batch:
     gaps: list[Gap] = field(default_factory=list)
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
     rows_settled: int = 0
+    buried: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
 
     def add(self, record: ConsumerRecord[bytes, bytes], row: bytes) -> None:

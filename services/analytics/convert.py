@@ -22,6 +22,7 @@ from servicekit.errors import InvalidRequest
 from services.analytics.completeness import Completeness
 from services.analytics.interactions import Columns, InteractionDossier, Row
 from services.analytics.ledger import Account, ProducerState
+from services.analytics.ranges import Range
 from services.analytics.usage import Group, UsageFigures
 
 _MAX_RANGES = 1000
@@ -106,12 +107,18 @@ def usage_to(figures: Sequence[UsageFigures]) -> pb.GetUsageResponse:
 
 
 def completeness_to(completeness: Completeness) -> pb.GetCompletenessResponse:
-    """The answer of GetCompleteness; at most 1,000 ranges an entry."""
+    """The answer of GetCompleteness; at most 1,000 ranges of a kind in an entry."""
+    accounts = completeness.accounts
     return pb.GetCompletenessResponse(
-        entries=[_entry(account) for account in completeness.accounts],
+        entries=[_entry(account) for account in accounts],
         complete=completeness.complete,
         missing=completeness.missing,
         evicted=completeness.evicted,
+        pending=sum(account.pending for account in accounts),
+        dead_lettered=sum(account.dead_lettered for account in accounts),
+        duplicates=sum(account.stored.duplicates for account in accounts),
+        unknown_tails=len({account.producer for account in accounts if account.unknown_tail}),
+        open=len({account.producer for account in accounts if account.state is ProducerState.OPEN}),
     )
 
 
@@ -165,19 +172,27 @@ def _entry(account: Account) -> pb.LedgerEntry:
         source=account.source,
         producer=account.producer,
         state=_STATES[account.state],
-        accepted=account.accepted,
-        stored=account.stored,
-        duplicates=account.duplicates,
+        accepted=account.span.accepted,
+        accepted_from=account.span.after,
+        stored=account.stored.count,
+        duplicates=account.stored.duplicates,
+        duplicate_ranges=_ranges(account.stored.doubled),
         missing=account.missing,
-        missing_ranges=[
-            pb.SequenceRange(first=first, last=last) for first, last in account.missing_ranges[:_MAX_RANGES]
-        ],
-        unreported=account.unreported,
+        missing_ranges=_ranges(account.shortfall.missing),
+        pending=account.pending,
+        pending_ranges=_ranges(account.shortfall.pending),
+        dead_lettered=account.dead_lettered,
+        dead_lettered_ranges=_ranges(account.shortfall.dead_lettered),
+        unreported=account.stored.beyond,
         unknown_tail=account.unknown_tail,
     )
     if account.report_time is not None:
         entry.report_time.FromDatetime(account.report_time)
     return entry
+
+
+def _ranges(ranges: Sequence[Range]) -> Sequence[pb.SequenceRange]:
+    return [pb.SequenceRange(first=first, last=last) for first, last in ranges[:_MAX_RANGES]]
 
 
 def _selected(field: AnyField) -> str:

@@ -16,6 +16,7 @@ from servicekit.errors import BackendUnavailable, BinnacleError
 from servicekit.events.dead_letters import DeadLetter
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
+from services.analytics.progress import ProgressKeeper
 from services.analytics.sink_health import SinkHealth
 from services.analytics.sink_session import BrokerLostError, SinkSession, SinkSettings
 from services.analytics.tables import TopicTable, read_tables
@@ -88,6 +89,7 @@ class Sink:
                     clock=self._clock,
                     settings=self._settings,
                     health=self.health,
+                    progress=ProgressKeeper(consumer, self._store, clock=self._clock),
                 )
                 await session.run()
         finally:

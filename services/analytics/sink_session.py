@@ -21,6 +21,7 @@ from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import DeadLetterLimits, RejectedEvent
 from services.analytics.batching import Batch, Gap, Limits
 from services.analytics.metrics import BUFFERED_BYTES, LOST_RECORDS, REPLAYED, RETRIES, STORE_SECONDS
+from services.analytics.progress import ProgressKeeper
 from services.analytics.record_bytes import RowEncoder, restored
 from services.analytics.sink_health import SinkHealth
 from services.analytics.tables import TopicTable
@@ -68,9 +69,11 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         clock: Clock,
         settings: SinkSettings,
         health: SinkHealth | None = None,
+        progress: ProgressKeeper | None = None,
     ) -> None:
         self._consumer = consumer
         self._health = health or SinkHealth(settings.group)
+        self._progress = progress
         self._tables = tables
         self._writer = writer
         self._clock = clock
@@ -99,6 +102,7 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._health.no_session, self._health.paused = "", False
         lost: BrokerLostError | KafkaError | None = None
         async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(self._progress.keep(), name="progress") if self._progress else None
             try:
                 while True:
                     await self._fetch()
@@ -111,6 +115,9 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             except (BrokerLostError, KafkaError) as error:
                 lost = error
                 self._abandon()
+            finally:
+                if keeping is not None:
+                    keeping.cancel()
         if lost is not None:  # raised out here, where the group does not wrap it
             raise lost
 
@@ -125,6 +132,8 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """A new epoch: positions come from the commits, and older batches commit no more."""
         self._epoch += 1
+        if self._progress is not None:
+            self._progress.progress.restart()
         self._filling.clear()
         self._expected.clear()
         log.info("sink.assigned", partitions=len(assigned), epoch=self._epoch)
@@ -259,6 +268,8 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         offsets = {partition: offset for partition, offset in batch.next_offsets.items() if partition in owned}
         if not offsets:
             return
+        if self._progress is not None:
+            self._progress.progress.store(offsets)
         try:
             await self._consumer.commit(offsets)
         except (KafkaError, IllegalStateError) as error:

@@ -18,6 +18,7 @@ from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock, SystemClock
 from servicekit.ports.event_bus import DeadLetterLimits, RejectedEvent
 from services.analytics.batching import Batch
+from services.analytics.buried_sequences import buried_sequence, store_buried
 from services.analytics.metrics import DEAD_LETTERS, ROWS
 from services.analytics.record_bytes import original
 from services.analytics.tables import TopicTable
@@ -65,6 +66,8 @@ class BatchWriter:
         if batch.rows_settled < len(batch.rows):
             await self._insert(batch, table, slice(batch.rows_settled, len(batch.rows)))
         await self._settle(batch, up_to=len(batch.rows))
+        await store_buried(self._store, batch.buried)
+        batch.buried.clear()
 
     async def _note_gaps(self, batch: Batch) -> None:
         if batch.gaps:
@@ -135,6 +138,7 @@ class BatchWriter:
             self._cap(batch.topic).refuse(f"{rejection} (stage {rejection.stage})", place=place)
         letter = bury(replace(original(record), origin=origin), rejection, group=self._group, now=self._clock.now())
         await self._send_dead_letter(letter)
+        batch.buried.extend(buried_sequence(record, stage=rejection.stage))
         DEAD_LETTERS.labels(topic=record.topic, stage=rejection.stage).inc()
         log.warning(
             "sink.dead_letter",

@@ -77,23 +77,27 @@ class _ProducerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Produce
     PRODUCER_STATE_UNSPECIFIED: _ProducerState.ValueType  # 0
     """Not given."""
     PRODUCER_STATE_OPEN: _ProducerState.ValueType  # 1
-    """It reports."""
+    """It has not reported for long enough behind the window's end, and was heard of in the last 60 s; or its reports
+    have not been read yet.
+    """
     PRODUCER_STATE_CLOSED: _ProducerState.ValueType  # 2
-    """It stopped and said so."""
+    """It reported at least 10 s behind the window's end, or stopped and said so: nothing more can belong to the window."""
     PRODUCER_STATE_CLOSED_UNCLEAN: _ProducerState.ValueType  # 3
-    """It fell silent for 60 s without saying so: beyond its last report its tail is unknown."""
+    """It fell silent for 60 s without saying so, in the window or behind it: beyond its last report its tail is unknown."""
 
 class ProducerState(_ProducerState, metaclass=_ProducerStateEnumTypeWrapper):
-    """How a producer's process stands."""
+    """How a producer's process stands towards the window."""
 
 PRODUCER_STATE_UNSPECIFIED: ProducerState.ValueType  # 0
 """Not given."""
 PRODUCER_STATE_OPEN: ProducerState.ValueType  # 1
-"""It reports."""
+"""It has not reported for long enough behind the window's end, and was heard of in the last 60 s; or its reports
+have not been read yet.
+"""
 PRODUCER_STATE_CLOSED: ProducerState.ValueType  # 2
-"""It stopped and said so."""
+"""It reported at least 10 s behind the window's end, or stopped and said so: nothing more can belong to the window."""
 PRODUCER_STATE_CLOSED_UNCLEAN: ProducerState.ValueType  # 3
-"""It fell silent for 60 s without saying so: beyond its last report its tail is unknown."""
+"""It fell silent for 60 s without saying so, in the window or behind it: beyond its last report its tail is unknown."""
 Global___ProducerState: _TypeAlias = ProducerState  # noqa: Y015
 
 @_typing.final
@@ -376,7 +380,13 @@ Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
 
 @_typing.final
 class GetCompletenessRequest(_message.Message):
-    """Request of GetCompleteness."""
+    """Request of GetCompleteness. Times are those of the producers' reports.
+
+    The account of a producer for a partition covers the sequences after those that its last report before `start_time`
+    accepted, up to those accepted by its first report at least 10 s behind `end_time`: by then whatever was sent in the
+    window has been acknowledged, spooled or given up. A window is thus never narrower than asked for, and wider by the
+    10 s or so between two reports. Where there is no such report yet, the account goes up to the newest one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -418,17 +428,36 @@ class GetCompletenessResponse(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     EVICTED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_TAILS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
-    """Nothing accepted is missing, and nothing is unknown or still open."""
+    """The window is whole: in no entry anything is missing, pending or a dead letter, and every producer is closed for
+    the window. Duplicates leave a window whole: tables count them once.
+    """
     missing: _builtins.int
-    """Sum of `missing` over all entries, evictions included."""
+    """Sum of `missing` over all entries; accepted records that were evicted before they were stored are among them."""
     evicted: _builtins.int
     """Records gone from a topic, evicted or expired, before one of its consumer groups had read them; by the time
     at which that was noticed.
     """
+    pending: _builtins.int
+    """Sum of `pending` over all entries."""
+    dead_lettered: _builtins.int
+    """Sum of `dead_lettered` over all entries."""
+    duplicates: _builtins.int
+    """Sum of `duplicates` over all entries."""
+    unknown_tails: _builtins.int
+    """Producers that closed unclean."""
+    open: _builtins.int
+    """Producers still open."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
-        """Every producer's ledger by topic and partition."""
+        """Every producer's ledger by topic and partition: of each producer that lived in the window, and was not silent for
+        more than 60 s before it.
+        """
 
     def __init__(
         self,
@@ -437,10 +466,15 @@ class GetCompletenessResponse(_message.Message):
         complete: _builtins.bool = ...,
         missing: _builtins.int = ...,
         evicted: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        dead_lettered: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+        unknown_tails: _builtins.int = ...,
+        open: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "entries", b"entries", "evicted", b"evicted", "missing", b"missing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "dead_lettered", b"dead_lettered", "duplicates", b"duplicates", "entries", b"entries", "evicted", b"evicted", "missing", b"missing", "open", b"open", "pending", b"pending", "unknown_tails", b"unknown_tails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -465,6 +499,12 @@ class LedgerEntry(_message.Message):
     UNREPORTED_FIELD_NUMBER: _builtins.int
     UNKNOWN_TAIL_FIELD_NUMBER: _builtins.int
     REPORT_TIME_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FROM_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    PENDING_RANGES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_RANGES_FIELD_NUMBER: _builtins.int
+    DUPLICATE_RANGES_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """The topic."""
     partition: _builtins.int
@@ -476,24 +516,49 @@ class LedgerEntry(_message.Message):
     state: Global___ProducerState.ValueType
     """Its state."""
     accepted: _builtins.int
-    """The highest sequence reported as acknowledged."""
+    """The last sequence of the account: up to it the report that closes the window, or the newest one, says that all is
+    in Kafka or in the producer's spool, but for what it lists as abandoned.
+    """
     stored: _builtins.int
-    """Different sequences stored."""
+    """Different sequences stored behind `accepted_from`, those of `unreported` included."""
     duplicates: _builtins.int
-    """Stored copies beyond the first."""
+    """Stored copies beyond the first: the same sequence at another offset, or the same row inserted again by hand. A
+    batch that the sink repeats after a crash is none; a row of the same offset that is given a later stored_time
+    cannot be told from it and is counted nowhere.
+    """
     missing: _builtins.int
-    """Accepted and not stored: lost, or still on its way where storage lags behind the topic."""
+    """Accepted and lost: Kafka had it, the sink has stored all that Kafka held by then, and it is not in the topic's
+    table. Rows deleted from the table later are missing as well.
+    """
     unreported: _builtins.int
-    """Stored beyond the last report."""
+    """Stored beyond `accepted`, so beyond the newest report; 0 where a report behind the window closes it."""
     unknown_tail: _builtins.bool
     """It closed unclean: what it sent beyond its last report cannot be known."""
+    accepted_from: _builtins.int
+    """The account begins behind this sequence: what the last report before the window accepted; 0: at the first."""
+    pending: _builtins.int
+    """Accepted and not stored, without proof of a loss: in the producer's spool, or on the topic and not read yet."""
+    dead_lettered: _builtins.int
+    """Accepted, and put aside by the sink as a dead letter that was not replayed."""
     @_builtins.property
     def missing_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceRange]:
-        """The sequences missing, as ranges."""
+        """The sequences missing, as ranges; at most 1,000 in each list of ranges."""
 
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last reported."""
+        """When it made the report that `accepted` is from; absent: it never reported."""
+
+    @_builtins.property
+    def pending_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceRange]:
+        """The sequences pending, as ranges."""
+
+    @_builtins.property
+    def dead_lettered_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceRange]:
+        """The sequences of dead letters, as ranges."""
+
+    @_builtins.property
+    def duplicate_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceRange]:
+        """The sequences that have copies, as ranges."""
 
     def __init__(
         self,
@@ -511,10 +576,16 @@ class LedgerEntry(_message.Message):
         unreported: _builtins.int = ...,
         unknown_tail: _builtins.bool = ...,
         report_time: _timestamp_pb2.Timestamp | None = ...,
+        accepted_from: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        pending_ranges: _abc.Iterable[Global___SequenceRange] | None = ...,
+        dead_lettered: _builtins.int = ...,
+        dead_lettered_ranges: _abc.Iterable[Global___SequenceRange] | None = ...,
+        duplicate_ranges: _abc.Iterable[Global___SequenceRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "missing", b"missing", "missing_ranges", b"missing_ranges", "partition", b"partition", "producer", b"producer", "report_time", b"report_time", "source", b"source", "state", b"state", "stored", b"stored", "topic", b"topic", "unknown_tail", b"unknown_tail", "unreported", b"unreported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "accepted_from", b"accepted_from", "dead_lettered", b"dead_lettered", "dead_lettered_ranges", b"dead_lettered_ranges", "duplicate_ranges", b"duplicate_ranges", "duplicates", b"duplicates", "missing", b"missing", "missing_ranges", b"missing_ranges", "partition", b"partition", "pending", b"pending", "pending_ranges", b"pending_ranges", "producer", b"producer", "report_time", b"report_time", "source", b"source", "state", b"state", "stored", b"stored", "topic", b"topic", "unknown_tail", b"unknown_tail", "unreported", b"unreported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
