@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from binnacle_client.cli import asking, ingesting, keys, operating, tailing, topics
+from binnacle_client.cli import asking, dead_letters, ingesting, keys, operating, tailing, topics
 from binnacle_client.cli.output import notes
 from servicekit.errors import (
     BackendTimeout,
@@ -53,6 +53,7 @@ for _command in (
     *operating.COMMANDS,
     *tailing.COMMANDS,
     *topics.COMMANDS,
+    dead_letters.dlq,
     keys.keys,
 ):
     cli.add_command(_command)
