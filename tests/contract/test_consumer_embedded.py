@@ -20,7 +20,9 @@ async def kafka() -> AsyncIterator[str]:
 
 
 class TestConsumerOnEmbeddedBroker(ConsumerSuite):
-    """All of the suite."""
+    """All of the suite. This broker takes a member that left for one that may come back, until its session is over."""
+
+    client_settings = {"session_timeout_ms": 1500, "heartbeat_interval_ms": 300}  # noqa: RUF012  # declared by the suite
 
 
 @pytest.mark.parametrize("group", [None, "since"])

@@ -27,9 +27,13 @@ log = structlog.get_logger()
 
 _CONNECT_WITHIN_S = 20.0
 _STOP_WITHIN_S = 5.0
-_FETCH_WAIT_MS = 100
-_METADATA_AGE_MS = 15_000
-_MAX_POLL_INTERVAL_MS = 3_600_000
+_DEFAULTS: Mapping[str, Any] = {
+    "max_partition_fetch_bytes": MAX_EVENT_BYTES,
+    "fetch_max_wait_ms": 100,  # the embedded broker lets an empty fetch wait the whole time
+    "heartbeat_interval_ms": 1_000,  # with which a member learns of a rebalance
+    "max_poll_interval_ms": 3_600_000,  # a handler may take its time: the heartbeat tells that the process lives
+    "metadata_max_age_ms": 15_000,  # partitions that were added are noticed after this long
+}
 _CLOCK = SystemClock()
 _LIMITS = Limits()
 _NO_SETTINGS: Mapping[str, Any] = {}
@@ -147,16 +151,10 @@ def _new_consumer(servers: str | Sequence[str], *, group: str | None, settings: 
         "enable_auto_commit": False,
         # Where the committed offset has expired meanwhile.
         "auto_offset_reset": "earliest",
-        "max_partition_fetch_bytes": MAX_EVENT_BYTES,
-        # The embedded broker lets an empty fetch wait the whole time.
-        "fetch_max_wait_ms": _FETCH_WAIT_MS,
-        "metadata_max_age_ms": _METADATA_AGE_MS,
-        # A handler may take its time; the heartbeat tells that the process lives.
-        "max_poll_interval_ms": _MAX_POLL_INTERVAL_MS,
     }
     if taken := sorted(ours.keys() & settings.keys()):
         raise InvalidRequest(f"client_settings must leave {', '.join(taken)} to open_events", field="client_settings")
-    return AIOKafkaConsumer(**ours, **settings)
+    return AIOKafkaConsumer(**{**_DEFAULTS, **settings, **ours})
 
 
 async def _begin(consumer: AIOKafkaConsumer, reader: Reader, *, servers: str | Sequence[str]) -> None:
