@@ -142,12 +142,45 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong, or not known yet, with one producer's records in one partition of a topic.
+
+    `what` is `missing`, `pending`, `dead letter`, `duplicate`, `unknown tail` or `open`. `ranges` holds the sequences,
+    first and last included, at most 1,000 ranges; the two kinds that name no sequences say `after` which they begin.
+    """
+
+    what: str
+    topic: str
+    partition: int
+    source: str
+    producer: str
+    count: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Completeness:
-    """Whether everything accepted is stored."""
+    """Whether everything accepted in a window is stored.
+
+    `complete`: the window is whole. `unknown_tails` and `open` count producers, all else records.
+    """
 
     complete: bool
     accepted: int
     stored: int
     duplicates: int
     missing: int
+    pending: int
+    dead_lettered: int
+    unknown_tails: int
+    open: int
     evicted: int
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """`whole`, `whole so far` while records or reports are on their way, or `not whole`."""
+        if self.complete:
+            return "whole"
+        return "not whole" if self.missing or self.dead_lettered or self.unknown_tails else "whole so far"

@@ -162,9 +162,13 @@ class Binnacle:
             response = await AnalyticsServiceStub(self._channels["analytics"]).GetUsage(request, timeout=30)
         return [convert.usage_from_proto(row) for row in response.rows]
 
-    async def completeness(self, *, topic: str = "", start: datetime | None = None) -> Completeness:
-        """Whether everything that was accepted is stored."""
-        request = analytics.GetCompletenessRequest(topic=topic, start_time=convert.to_timestamp(start))
+    async def completeness(
+        self, *, topic: str = "", start: datetime | None = None, end: datetime | None = None
+    ) -> Completeness:
+        """Whether everything that was accepted is stored; of the last 24 hours unless told otherwise."""
+        request = analytics.GetCompletenessRequest(
+            topic=topic, start_time=convert.to_timestamp(start), end_time=convert.to_timestamp(end)
+        )
         with _errors("analytics"):
             response = await AnalyticsServiceStub(self._channels["analytics"]).GetCompleteness(request, timeout=30)
         return convert.completeness_from_proto(response)

@@ -1,6 +1,8 @@
 """Protobuf to the SDK's own types and back; nothing else in the SDK touches a message."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,6 +21,7 @@ from binnacle_client.answers import (
     Completeness,
     DocumentInput,
     DriftAlert,
+    Finding,
     FoundChunk,
     IndexedDocument,
     QuestionOptions,
@@ -177,15 +180,38 @@ def usage_from_proto(message: analytics.UsageRow) -> UsageRow:
 
 
 def completeness_from_proto(message: analytics.GetCompletenessResponse) -> Completeness:
-    """The ledger's sums."""
+    """The ledger's sums, and what of it is not as it should be."""
     return Completeness(
         complete=message.complete,
-        accepted=sum(entry.accepted for entry in message.entries),
+        accepted=sum(entry.accepted - entry.accepted_from for entry in message.entries),
         stored=sum(entry.stored for entry in message.entries),
-        duplicates=sum(entry.duplicates for entry in message.entries),
+        duplicates=message.duplicates,
         missing=message.missing,
+        pending=message.pending,
+        dead_lettered=message.dead_lettered,
+        unknown_tails=message.unknown_tails,
+        open=message.open,
         evicted=message.evicted,
+        findings=tuple(finding for entry in message.entries for finding in _findings(entry)),
     )
+
+
+def _findings(entry: analytics.LedgerEntry) -> Iterator[Finding]:
+    found = partial(Finding, topic=entry.topic, partition=entry.partition, source=entry.source, producer=entry.producer)
+    for what, count, ranges in (
+        ("missing", entry.missing, entry.missing_ranges),
+        ("pending", entry.pending, entry.pending_ranges),
+        ("dead letter", entry.dead_lettered, entry.dead_lettered_ranges),
+        ("duplicate", entry.duplicates, entry.duplicate_ranges),
+    ):
+        if count:
+            yield found(what, count=count, ranges=tuple((one.first, one.last) for one in ranges))
+    for what, state in (
+        ("unknown tail", analytics.PRODUCER_STATE_CLOSED_UNCLEAN),
+        ("open", analytics.PRODUCER_STATE_OPEN),
+    ):
+        if entry.state == state:
+            yield found(what, after=entry.accepted)
 
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:

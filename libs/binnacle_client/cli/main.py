@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from binnacle_client.cli import asking, dead_letters, ingesting, keys, operating, tailing, topics
+from binnacle_client.cli import asking, completing, dead_letters, ingesting, keys, operating, tailing, topics
 from binnacle_client.cli.output import notes
 from servicekit.errors import (
     BackendTimeout,
@@ -36,8 +36,8 @@ _PIPE_CLOSED = 141
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done · 1 failed · 2 wrong usage · 3 refused as invalid or not found · 4 no or wrong key · "
-    "5 unavailable, overloaded or out of time · 6 some documents refused, the stack is not healthy, records are "
-    "missing, or topics are not as registered.",
+    "5 unavailable, overloaded or out of time · 6 some documents refused, the stack is not healthy, a window "
+    "is not whole, or topics are not as registered.",
 )
 @click.version_option(package_name="binnacle")
 def cli() -> None:
@@ -51,6 +51,7 @@ for _command in (
     *asking.COMMANDS,
     *ingesting.COMMANDS,
     *operating.COMMANDS,
+    *completing.COMMANDS,
     *tailing.COMMANDS,
     *topics.COMMANDS,
     dead_letters.dlq,

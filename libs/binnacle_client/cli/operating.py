@@ -1,4 +1,4 @@
-"""`binnacle alerts`, `usage`, `complete`, `status` and `env`: what an operator looks at."""
+"""`binnacle alerts`, `usage`, `status` and `env`: what an operator looks at."""
 
 import asyncio
 import shlex
@@ -92,31 +92,6 @@ def usage(group_by: tuple[str, ...], hours: float, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--topic", default="", help="One topic.  [default: all]")
-@click.option("--hours", default=24.0, show_default=True, help="How far back.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def complete(topic: str, hours: float, as_json: bool) -> None:
-    """Is everything stored that was accepted? Exit status 6 when records are missing."""
-
-    async def run() -> int:
-        async with open_client(Connection.from_environment()) as binnacle:
-            ledger = await binnacle.completeness(topic=topic, start=datetime.now(UTC) - timedelta(hours=hours))
-        if as_json:
-            print_json(ledger)
-        else:
-            told = "complete" if ledger.complete else "missing records" if ledger.missing else "still open"
-            console.print(
-                f"{told}: {ledger.accepted} accepted, {ledger.stored} stored once, {ledger.duplicates} duplicates, "
-                f"{ledger.missing} missing, {ledger.evicted} evicted",
-                markup=False,
-            )
-        return ledger.missing
-
-    if asyncio.run(run()):
-        raise click.exceptions.Exit(_NOT_HEALTHY)
-
-
-@click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(as_json: bool) -> None:
     """Health of every service. Exit status 6 unless all serve."""
@@ -149,4 +124,4 @@ def environment(as_json: bool) -> None:
             click.echo(f"export {name}={shlex.quote(value)}")
 
 
-COMMANDS = (alerts, usage, complete, status, environment)
+COMMANDS = (alerts, usage, status, environment)

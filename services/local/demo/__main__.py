@@ -74,11 +74,11 @@ async def _read_back(stack: LocalStack, course: Course) -> Counts:
 
 
 async def _settled_gaps(binnacle: Binnacle) -> int:
-    """Records missing or evicted; what is on its way counts as missing, so a gap is asked for again."""
+    """Records missing, evicted or on their way, so a gap is asked for again."""
     gaps = -1
     for _ in range(_GAP_ATTEMPTS):
         ledger = await binnacle.completeness()
-        gaps = ledger.missing + ledger.evicted
+        gaps = ledger.missing + ledger.pending + ledger.dead_lettered + ledger.evicted
         if not gaps:
             break
         await asyncio.sleep(1)
