@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 UV := .tools/uv/bin/uv
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
+# The messages as last released: whoever was written against them still reads ours.
+BASELINE := $(lastword $(sort $(wildcard protos/baseline/*.binpb)))
 JSON ?=
 
 .PHONY: help
@@ -80,6 +82,7 @@ $(BUF):
 .PHONY: check-protos
 check-protos: env $(BUF) ## buf's rules hold and protos/gen is what the protos say
 	@$(BUF) lint protos && echo "buf lint: clean"
+	@$(BUF) breaking protos --against $(BASELINE) && echo "buf breaking: nothing that $(notdir $(BASELINE)) allowed is broken"
 	@fresh=$$(mktemp -d) && ./protos/generate.sh $$fresh && diff -r --exclude=__pycache__ $$fresh/binnacle protos/gen/binnacle >/dev/null \
 	  && echo "generated code: fresh" || { echo "protos/gen is stale: run 'make protos' and commit it" >&2; exit 1; }
 

@@ -9,6 +9,9 @@ mapfile -t files < <(find protos/binnacle -name '*.proto' | LC_ALL=C sort)
 "$bin/python" -m grpc_tools.protoc -Iprotos \
   --plugin=protoc-gen-mypy="$bin/protoc-gen-mypy" --plugin=protoc-gen-mypy_grpc="$bin/protoc-gen-mypy_grpc" \
   --python_out="$out" --grpc_python_out="$out" --mypy_out=quiet:"$out" --mypy_grpc_out=quiet,only_async:"$out" "${files[@]}"
+# For consumers without this package: all event messages with what they import, and the comments of their fields.
+"$bin/python" -m grpc_tools.protoc -Iprotos --include_imports --include_source_info \
+  --descriptor_set_out="$out/binnacle/events.binpb" $(printf '%s\n' "${files[@]}" | grep '/events/v1/')
 # Only files that declare a service keep their (otherwise empty) stub module.
 for proto in "${files[@]}"; do
   stem=$out/${proto#protos/}; stem=${stem%.proto}

@@ -1,36 +1,61 @@
-"""`binnacle tail TOPIC`: events as they come, decoded to JSON."""
+"""`binnacle tail TOPIC`: events as they come, or from a time on, decoded to JSON."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import base64
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from aiokafka.errors import KafkaError
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 
 from binnacle_client.cli.output import console, print_json
 from binnacle_client.connection import Connection
-from servicekit.errors import BackendUnavailable, InvalidRequest, NotReady
-from servicekit.events.topics import TOPICS, TopicSpec, message_class
+from binnacle_client.events import Event, EventStream, Rejected, Start, StartAt, message_class, open_events, parse_time
+from binnacle_client.events.json_lines import event_line, rejected_line
+from binnacle_client.events.where import Condition, parse_condition
+from servicekit.errors import InvalidRequest, NotReady
+from servicekit.events.topics import TOPICS, TopicSpec
 
 
 @click.command()
 @click.argument("topic")
 @click.option("--from-beginning", is_flag=True, help="Begin with the oldest record kept.")
-@click.option("--limit", default=0, help="Stop after this many.  [default: never]")
+@click.option("--since", metavar="TIME", help="Begin at a time: 90s, 15m, 2h, 3d ago, or 2025-06-01T14:00Z.")
+@click.option(
+    "--where",
+    "wheres",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only events of which this holds: a field (usage.input_tokens=12), key=… or a header (ce_tenant=acme). "
+    "Repeat: all must hold.",
+)
+@click.option("--group", help="Go on where this Kafka group stopped, and commit what was printed.")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Stop after printing this many.  [default: never]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each event, envelope included.")
-def tail(topic: str, from_beginning: bool, limit: int, as_json: bool) -> None:
-    """Print the events of TOPIC: its full name, or enough of it to be the only one (`interaction`)."""
+def tail(
+    topic: str,
+    from_beginning: bool,
+    since: str | None,
+    wheres: tuple[str, ...],
+    group: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Print the events of TOPIC: its full name, or enough of it to be the only one (`interaction`).
+
+    Begins with what comes from now on; a group begins with the oldest. Records that are no event of the topic are
+    printed as such, with their bytes.
+    """
     spec = find_topic(topic)
+    message_type = message_class(spec.name)
+    conditions = [parse_condition(text, message_type=message_type) for text in wheres]
+    start = _start(from_beginning=from_beginning, since=since, group=group)
+    servers = _servers()
 
     async def run() -> None:
-        count = 0
-        async for record in _records(spec, from_beginning=from_beginning):
-            _print_event(spec, record, as_json=as_json)
-            count += 1
-            if count == limit:
-                return
+        async with open_events(message_type, servers=servers, group=group, start=start) as events:
+            await _print_events(events, conditions, limit=limit, as_json=as_json)
 
     asyncio.run(run())
 
@@ -46,45 +71,46 @@ def find_topic(name: str) -> TopicSpec:
     raise InvalidRequest(f"topic: {told} {name!r}; there are {', '.join(sorted(TOPICS))}", field="topic")
 
 
-async def _records(spec: TopicSpec, *, from_beginning: bool) -> AsyncIterator[ConsumerRecord]:
-    servers = Connection.from_environment().kafka_bootstrap_servers
+def _start(*, from_beginning: bool, since: str | None, group: str | None) -> Start:
+    if from_beginning and since:
+        raise InvalidRequest("give --from-beginning or --since, not both", field="since")
+    if since:
+        return parse_time(since, now=datetime.now(UTC))
+    return StartAt.EARLIEST if from_beginning or group else StartAt.LATEST
+
+
+def _servers() -> str:
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or Connection.from_environment().kafka_bootstrap_servers
     if not servers:
         raise NotReady('KAFKA_BOOTSTRAP_SERVERS is not set: eval "$(binnacle env)", or name your Kafka\'s address')
-    consumer = AIOKafkaConsumer(
-        spec.name, bootstrap_servers=servers, auto_offset_reset="earliest" if from_beginning else "latest"
-    )
-    try:
-        await consumer.start()
-    except KafkaError as exc:
-        raise BackendUnavailable(f"Kafka at {servers} cannot be reached: {exc}", reason="KAFKA_UNAVAILABLE") from exc
-    try:
-        async for record in consumer:
-            yield record
-    finally:
-        await consumer.stop()
+    return servers
 
 
-def _print_event(spec: TopicSpec, record: ConsumerRecord, *, as_json: bool) -> None:
-    headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
-    key = (record.key or b"").decode("utf-8", "replace")
-    value = _decode(spec, record.value)
+async def _print_events(
+    events: EventStream[Message], conditions: Sequence[Condition], *, limit: int, as_json: bool
+) -> None:
+    count = 0
+    async for event in events:
+        # A record that is no event meets no condition, and is shown where none is asked for.
+        wanted = all(one.holds(event) for one in conditions) if isinstance(event, Event) else not conditions
+        if wanted:
+            _print(event, as_json=as_json)
+            count += 1
+        await event.ack()
+        if limit and count >= limit:
+            return
+
+
+def _print(event: Event[Message] | Rejected, *, as_json: bool) -> None:
     if as_json:
-        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": key}
-        print_json({**place, "headers": headers, "value": value})
+        print_json(event_line(event) if isinstance(event, Event) else rejected_line(event))
+    elif isinstance(event, Event):
+        told = f"{event.place.partition}:{event.place.offset} {event.time:%Y-%m-%dT%H:%M:%SZ} {event.envelope.tenant}"
+        console.print(f"{told} {event.key}", style="bold", markup=False)
+        console.print_json(data=event_line(event)["value"])
     else:
-        console.print(f"{record.partition}:{record.offset} {key}", style="bold", markup=False)
-        console.print_json(data=value)
-
-
-def _decode(spec: TopicSpec, value: bytes | None) -> object:
-    if value is None:
-        return None
-    message = message_class(spec.name)()
-    try:
-        message.ParseFromString(value)
-    except DecodeError:
-        return {"undecodable_hex": value.hex()}
-    return MessageToDict(message, preserving_proto_field_name=True)
+        console.print(f"{event.place.partition}:{event.place.offset} is no event: {event.reason}", markup=False)
+        console.print(base64.b64encode(event.record.value or b"").decode(), markup=False, soft_wrap=True)
 
 
 COMMANDS = (tail,)
