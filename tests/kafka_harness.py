@@ -4,8 +4,11 @@ Used by the contract tests of the Kafka adapter, whichever broker they run again
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -58,3 +61,27 @@ def _record(found: object) -> Record:
         headers=tuple(found.headers),
         time=datetime.fromtimestamp(found.timestamp / 1000, tz=UTC),
     )
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def broker_process(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The embedded broker as a process of its own behind a doorway, to be killed, stopped or started again."""
+    argv = (sys.executable, "-m", "services.local.broker", "--port", str(port))
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        assert line.startswith(b"broker ready"), line
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+        await process.communicate()

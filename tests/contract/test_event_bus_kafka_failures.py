@@ -2,11 +2,8 @@
 
 import asyncio
 import random
-import signal
-import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import pytest
@@ -25,6 +22,7 @@ from servicekit.ports.event_bus import OutgoingEvent, Subscription
 from servicekit.testing.conformance.event_bus import TOPIC, Recorder, feedback
 from services.local.broker import run_broker
 from services.local.evictions import find_evictions
+from tests.kafka_harness import broker_process, free_port
 
 
 def _open(
@@ -40,32 +38,10 @@ def _open(
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def _broker_process(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    argv = (sys.executable, "-m", "services.local.broker", "--port", str(port))
-    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        line = await process.stdout.readline()
-        assert line.startswith(b"broker ready"), line
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
-        await process.communicate()
-
-
 async def test_publishing_and_consuming_survive_a_killed_broker() -> None:
     """After kill -9, a broker reborn empty at the same doorway is found again by both halves of the bus."""
-    port, done = _free_port(), Recorder()
-    async with _broker_process(port) as first, _open(f"127.0.0.1:{port}", publish_timeout_s=20) as bus:
+    port, done = free_port(), Recorder()
+    async with broker_process(port) as first, _open(f"127.0.0.1:{port}", publish_timeout_s=20) as bus:
         bus.subscribe(Subscription(TOPIC, "analytics", done))
         await bus.start_consuming()
         await bus.publish(feedback("before"))
@@ -74,7 +50,7 @@ async def test_publishing_and_consuming_survive_a_killed_broker() -> None:
         await first.wait()
         with pytest.raises(BackendUnavailable):
             await bus.ping()
-        async with _broker_process(port):
+        async with broker_process(port):
             await bus.publish(feedback("after"))
             await done.wait_for(2)
             assert done.ids == ["before", "after"]

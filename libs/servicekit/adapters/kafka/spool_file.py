@@ -144,7 +144,8 @@ class SpoolFile:
 
     def shrink(self) -> None:
         """Give the room of an empty file back to the disk, if it is much."""
-        if self.path.stat().st_size >= _SHRINK_FROM_BYTES:
+        pages = self._open().execute("PRAGMA page_count").fetchone()[0]
+        if pages * self._open().execute("PRAGMA page_size").fetchone()[0] >= _SHRINK_FROM_BYTES:
             self._open().execute("VACUUM")
             self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
