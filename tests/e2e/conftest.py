@@ -45,11 +45,15 @@ class RunningStack:
 
     def service_pid(self, name: str) -> int:
         """The process id of a service, as the operating system sees it."""
+        return self.pid_of(f"services.{name}")
+
+    def pid_of(self, argument: str) -> int:
+        """The process id of the stack's process with that argument on its command line."""
         for child in psutil.Process(self.supervisor_pid).children():
             with contextlib.suppress(psutil.Error):  # a zombie, or gone meanwhile
-                if f"services.{name}" in child.cmdline():
+                if argument in child.cmdline():
                     return child.pid
-        raise LookupError(f"no process runs services.{name}")
+        raise LookupError(f"no process runs {argument}")
 
     def binnacle(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the `binnacle` command against this stack."""
@@ -101,11 +105,15 @@ def start_stack(data_dir: Path, *arguments: str) -> Iterator[RunningStack]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The stack with three small documents in it."""
-    folder = tmp_path_factory.mktemp("stack")
+    yield from filled_stack(tmp_path_factory.mktemp("stack"))
+
+
+def filled_stack(folder: Path, *arguments: str) -> Iterator[RunningStack]:
+    """A stack, started with the arguments, with three small documents in it."""
     documents = folder / "documents"
     documents.mkdir()
     for name, text in _DOCUMENTS.items():
         (documents / name).write_text(text, encoding="utf-8")
-    for running in start_stack(folder / "data"):
+    for running in start_stack(folder / "data", *arguments):
         running.binnacle("ingest", str(documents))
         yield running
