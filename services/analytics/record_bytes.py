@@ -54,9 +54,12 @@ def _text(field: int, value: bytes) -> bytes:
     return _tag(field, _LENGTH_DELIMITED) + varint(len(value)) + value
 
 
-_NUMBERS = struct.Struct("<3sq3sq3sq")
+# Offset, sequence and time with their tags, then the identifier's tag and its length, which is one byte mostly.
+_NUMBERS = struct.Struct("<3sq3sq3sq3s")
+_NUMBERS_AND_LENGTH = struct.Struct("<3sq3sq3sq3sB")
 _OFFSET_TAG, _SEQUENCE_TAG, _TIME_TAG = (_tag(field, _FIXED64) for field in (_OFFSET, _SEQUENCE, _TIME))
 _ID_TAG = _tag(_ID, _LENGTH_DELIMITED)
+_ONE_BYTE, _TWO_BYTES = 0x80, 0x4000
 
 ConstantHeaders = tuple[bytes | None, ...]
 
@@ -75,37 +78,26 @@ class RowEncoder:
         Raises:
             RejectedEvent: stage `envelope` or `decode`: the record can never be a row.
         """
-        if record.value is None:
+        value = record.value
+        if value is None:
             return b""
-        headers = dict(record.headers)
-        identifier, sequence = headers.pop("ce_id", None), headers.pop("ce_sequence", None)
-        headers.pop("traceparent", None)
+        header = dict(record.headers).get
+        identifier, sequence = header("ce_id"), header("ce_sequence")
         repeated = (
-            headers.get("ce_specversion"),
-            headers.get("ce_source"),
-            headers.get("ce_type"),
-            headers.get("ce_tenant"),
-            headers.get("ce_producer"),
+            header("ce_specversion"),
+            header("ce_source"),
+            header("ce_type"),
+            header("ce_tenant"),
+            header("ce_producer"),
         )
         constant = self._constant.get((record.partition, repeated))
         if constant is None or not identifier or not _PLAIN_ID.fullmatch(identifier) or not _is_sequence(sequence):
             constant = self._checked(record, repeated)
             assert identifier is not None
-        tail = (
-            constant
-            + _NUMBERS.pack(
-                _OFFSET_TAG,
-                record.offset,
-                _SEQUENCE_TAG,
-                int(sequence or 0),
-                _TIME_TAG,
-                record.timestamp,
-            )
-            + _ID_TAG
-            + varint(len(identifier))
-            + identifier
-        )
-        return b"".join((varint(len(record.value) + len(tail)), record.value, tail))
+        numbers = _numbers(record.offset, int(sequence or 0), record.timestamp, len(identifier))
+        size = len(value) + len(constant) + len(numbers) + len(identifier)
+        length = bytes((size & 0x7F | 0x80, size >> 7)) if _ONE_BYTE <= size < _TWO_BYTES else varint(size)
+        return b"".join((length, value, constant, numbers, identifier))
 
     def _checked(self, record: ConsumerRecord[bytes, bytes], repeated: ConstantHeaders) -> bytes:
         """The slow path, with every check of the codec; its result is kept for records alike."""
@@ -125,6 +117,15 @@ class RowEncoder:
             self._constant.clear()
         self._constant[record.partition, repeated] = constant
         return constant
+
+
+def _numbers(offset: int, sequence: int, time_ms: int, id_bytes: int) -> bytes:
+    if id_bytes < _ONE_BYTE:
+        return _NUMBERS_AND_LENGTH.pack(
+            _OFFSET_TAG, offset, _SEQUENCE_TAG, sequence, _TIME_TAG, time_ms, _ID_TAG, id_bytes
+        )
+    packed = _NUMBERS.pack(_OFFSET_TAG, offset, _SEQUENCE_TAG, sequence, _TIME_TAG, time_ms, _ID_TAG)
+    return packed + varint(id_bytes)
 
 
 def original(record: ConsumerRecord[bytes, bytes]) -> Record:
