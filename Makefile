@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 UV := .tools/uv/bin/uv
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
+ASYNCAPI_SCHEMA := .tools/node_modules/@asyncapi/specs/schemas/3.0.0.json
+ASYNCAPI_SPECS_VERSION := 6.11.1
 # The messages as last released: whoever was written against them still reads ours.
-BASELINE := $(lastword $(sort $(wildcard protos/baseline/*.binpb)))
+BASELINE := $(shell ls protos/baseline/*.binpb | sort -V | tail -n 1)
 JSON ?=
 
 .PHONY: help
@@ -75,16 +77,19 @@ lint: env ## ruff, mypy --strict, import directions, file sizes
 .PHONY: check
 check: lint check-protos check-locks check-compose ## lint, protos, generated code and locks fresh, compose valid
 
-$(BUF):
-	@command -v npm >/dev/null || { echo "npm is needed for buf: install Node.js 20 or newer" >&2; exit 2; }
-	@mkdir -p .tools && npm install --silent --no-save --no-package-lock --prefix .tools @bufbuild/buf@$(BUF_VERSION)
+$(BUF) $(ASYNCAPI_SCHEMA):
+	@command -v npm >/dev/null || { echo "npm is needed for buf and AsyncAPI's schema: install Node.js 20 or newer" >&2; exit 2; }
+	@mkdir -p .tools && npm install --silent --no-save --no-package-lock --prefix .tools \
+	  @bufbuild/buf@$(BUF_VERSION) @asyncapi/specs@$(ASYNCAPI_SPECS_VERSION)
 
 .PHONY: check-protos
-check-protos: env $(BUF) ## buf's rules hold and protos/gen is what the protos say
+check-protos: env $(BUF) $(ASYNCAPI_SCHEMA) ## buf's rules hold, nothing released breaks, protos/gen and the topic documents are what the protos say
 	@$(BUF) lint protos && echo "buf lint: clean"
 	@$(BUF) breaking protos --against $(BASELINE) && echo "buf breaking: nothing that $(notdir $(BASELINE)) allowed is broken"
 	@fresh=$$(mktemp -d) && ./protos/generate.sh $$fresh && diff -r --exclude=__pycache__ $$fresh/binnacle protos/gen/binnacle >/dev/null \
 	  && echo "generated code: fresh" || { echo "protos/gen is stale: run 'make protos' and commit it" >&2; exit 1; }
+	@$(BIN)/python -m servicekit.events.docs --check
+	@$(BIN)/check-jsonschema --schemafile $(ASYNCAPI_SCHEMA) protos/asyncapi.yaml >/dev/null && echo "protos/asyncapi.yaml: valid"
 
 .PHONY: check-locks
 check-locks: $(UV) ## the locks are what pyproject.toml asks for
@@ -95,8 +100,9 @@ check-compose: env ## docker-compose.yml against the Compose schema
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 .PHONY: protos
-protos: env ## regenerate protos/gen
+protos: env ## regenerate protos/gen and the topic documents
 	@./protos/generate.sh
+	@$(BIN)/python -m servicekit.events.docs
 
 .PHONY: lock
 lock: $(UV) ## renew infra/locks/*.lock (UPGRADE=1: to the newest versions allowed)
