@@ -18,6 +18,7 @@ from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stac
 from servicekit.runtime.stack import Dependency
 from services.analytics.batching import Limits
 from services.analytics.config import Settings
+from services.analytics.gap_watch import GapWatch
 from services.analytics.migrations import migrate, read_migrations
 from services.analytics.rollups import RollupKeeper
 from services.analytics.server import SCOPES, SERVICE_NAME, AnalyticsServicer
@@ -74,7 +75,11 @@ async def build(settings: Settings, stack: Stack) -> Service:
                 scopes=SCOPES,
             ),
         ),
-        tasks=(BackgroundTask("sink", sink.run), BackgroundTask("rollups", rollups.run),),
+        tasks=(
+            BackgroundTask("sink", sink.run),
+            BackgroundTask("rollups", rollups.run),
+            BackgroundTask("gap_watch", GapWatch(store, clock=stack.clock).run),
+        ),
     )
 
 

@@ -18,8 +18,7 @@ SELECT
     max(final) AS ended
 FROM producer_reports_raw
 GROUP BY producer
-HAVING min(start_time) < {end:DateTime64(6, 'UTC')} AND min(report_time) < {settled:DateTime64(6, 'UTC')}
-    AND newest_time >= {tail:DateTime64(6, 'UTC')}
+HAVING min(start_time) < {end:DateTime64(6, 'UTC')} AND newest_time >= {tail:DateTime64(6, 'UTC')}
 """
 REPORTS = f"""
 SELECT

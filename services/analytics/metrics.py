@@ -1,4 +1,4 @@
-"""Metrics of the sink; labels are topics and stages."""
+"""Metrics of the sink and of completeness; labels are topics and stages."""
 
 from servicekit.telemetry.metrics import counter, gauge, histogram
 
@@ -22,3 +22,13 @@ ROLLUP_MINUTES = counter("rollup_minutes", meaning="Minutes counted afresh.", la
 ROLLUP_SECONDS = histogram("rollup", meaning="Time to count the minutes that are due.", labels=("rollup",))
 # Minutes whose inserts may not all be over; they are counted once more before they are final.
 ROLLUP_UNSETTLED = gauge("rollup_unsettled_minutes", meaning="Minutes whose figures may change.", labels=("rollup",))
+# The time at which everything that the topic held is stored; it stands still while the sink lags.
+CAUGHT_UP_TIME = gauge(
+    "sink_caught_up_timestamp", meaning="Everything up to this Unix time is stored.", unit="seconds", labels=("topic",)
+)
+# Of the last hour, as `binnacle complete` counts.
+MISSING = gauge("completeness_missing", meaning="Events accepted and lost.", labels=("topic",))
+PENDING = gauge("completeness_pending", meaning="Events accepted and on their way.", labels=("topic",))
+DEAD_LETTERED = gauge("completeness_dead_lettered", meaning="Events accepted and put aside.", labels=("topic",))
+UNKNOWN_TAILS = gauge("completeness_unknown_tails", meaning="Producers that died unreported.", labels=("topic",))
+CHECKED_TIME = gauge("completeness_checked_timestamp", meaning="Unix time of the last look for gaps.", unit="seconds")

@@ -17,6 +17,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from servicekit.errors import BinnacleError
 from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
+from services.analytics.metrics import CAUGHT_UP_TIME
 from services.analytics.tables import VIEWS
 
 log = structlog.get_logger()
@@ -122,6 +123,7 @@ class ProgressKeeper:
         if fresh:
             await self._store.insert_bytes(_INSERT, b"\n".join(_row(*item) for item in fresh.items()), settings={})
             self._written = proven
+        _show(partitions, proven)
 
     async def _resume(self, partition: TopicPartition) -> None:
         """Below the commit everything is stored; without one, what the partition begins behind is gone for good."""
@@ -129,6 +131,13 @@ class ProgressKeeper:
         if committed is None:
             committed = (await self._consumer.beginning_offsets([partition]))[partition]
         self.progress.resume(partition, committed)
+
+
+def _show(partitions: Sequence[TopicPartition], proven: Mapping[TopicPartition, tuple[datetime, int]]) -> None:
+    for topic in {partition.topic for partition in partitions}:
+        times = [proven[place][0].timestamp() for place in partitions if place.topic == topic and place in proven]
+        if len(times) == sum(place.topic == topic for place in partitions):
+            CAUGHT_UP_TIME.labels(topic).set(min(times))
 
 
 def _row(partition: TopicPartition, proven: tuple[datetime, int]) -> bytes:

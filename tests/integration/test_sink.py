@@ -27,7 +27,6 @@ from servicekit.ports.event_bus import EventBus, OutgoingEvent
 from services.analytics.batching import Limits
 from services.analytics.completeness import COUNTED_TOPICS, Completeness, account_for
 from services.analytics.config import Settings
-from services.analytics.ledger import ProducerState
 from services.analytics.migrations import migrate, read_migrations
 from services.analytics.sink import Sink
 from services.analytics.sink_session import SinkSettings
@@ -154,21 +153,7 @@ async def test_an_event_published_twice_counts_once(store: ClickHouseAnalyticsSt
 
             await _eventually(all_three)
         assert await _count(store) == 2
-        assert sum(account.stored for account in (await _account(store)).accounts) == 3
-
-
-async def test_a_window_of_the_past_judges_a_producer_by_its_newest_report(store: ClickHouseAnalyticsStore) -> None:
-    """A process that reported after the window lives on: it is neither silent nor without a report."""
-    now = datetime.now(UTC)
-    for hours_ago, accepted in ((2, 3), (0, 5)):
-        reported = (now - timedelta(hours=hours_ago)).strftime("%Y-%m-%d %H:%M:%S")
-        await store.execute(
-            "INSERT INTO producer_reports_raw (producer, source, report_time, marks, event_id) VALUES "
-            f"('p', 'gateway', '{reported}', [('{FEEDBACK_RECORDED}', 0, {accepted}, [])], 'e{hours_ago}')"
-        )
-    window = Window(now - timedelta(hours=3), now - timedelta(hours=1))
-    (account,) = (await account_for(store, topics=COUNTED_TOPICS, window=window, now=now)).accounts
-    assert (account.state, account.accepted, account.missing) == (ProducerState.OPEN, 5, 5)
+        assert sum(account.stored.count for account in (await _account(store)).accounts) == 3
 
 
 async def test_poison_becomes_a_dead_letter_with_its_original_bytes(
@@ -295,5 +280,5 @@ async def test_kills_change_no_count(
     await _eventually(closed)
     account = await _account(store)
     assert (account.missing, account.evicted) == (0, 0)
-    assert sum(one.accepted for one in account.accounts) == 25_000
+    assert sum(one.span.accepted for one in account.accounts) == 25_000
     assert await service.end(signal.SIGTERM) == 0
