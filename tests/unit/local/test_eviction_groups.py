@@ -24,3 +24,8 @@ def test_every_watched_group_is_one_that_a_service_reads_in() -> None:
     read |= {("analytics", spec.name) for spec in TOPICS.values() if "analytics" in spec.consumers}
     watched = {(group, topic) for group, topics in registered_groups().items() for topic in topics}
     assert watched == read
+
+
+def test_what_is_evicted_of_a_replay_topic_is_no_gap() -> None:
+    """It is still on the dead-letter topic, and its record stands on its own topic under its own offset."""
+    assert not [topic for topics in registered_groups().values() for topic in topics if topic not in TOPICS]

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import pytest
+
 from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from servicekit.domain.envelope import ReceivedEvent
+from servicekit.errors import NotReady
 from servicekit.events.codec import decode
 from servicekit.events.dead_letters import Record, replay_headers
 from servicekit.events.topics import FEEDBACK_RECORDED, dead_letter_topic, replay_topic
-from servicekit.ports.event_bus import EventBus, OutgoingEvent, RejectedEvent, Subscription
+from servicekit.ports.event_bus import DeadLetterLimits, EventBus, OutgoingEvent, RejectedEvent, Subscription
 
 TOPIC = FEEDBACK_RECORDED
 _WAIT_S = 20.0
@@ -253,6 +256,29 @@ class EventBusConformance:
         )
         assert (replayed.partition, replayed.offset) == (other.events[0].partition, other.events[0].offset)
         assert other.ids == ["bad", "good"]
+
+    async def test_too_many_dead_letters_stop_the_subscription(self, harness: EventBusHarness) -> None:
+        """Past its limits nothing more is buried or handled, the bus says why, and other subscriptions go on."""
+        bus, done, other = await harness.connect(), Recorder(), Recorder()
+        names = [f"e{number}" for number in range(8)]
+        done.reject.update(names[1:])
+        limits = DeadLetterLimits(max_in_a_row=3)
+        bus.subscribe(Subscription(TOPIC, "analytics", done, dead_letter_limits=limits))
+        bus.subscribe(Subscription(TOPIC, "evaluator", other))
+        await bus.start_consuming()
+        await bus.check_consuming()
+        for name in names:
+            await bus.publish(feedback(name))
+        await other.wait_for(len(names))
+        letters = await harness.read_all(dead_letter_topic(TOPIC, "analytics"), count=3)
+        assert [dict(letter.headers)["ce_id"] for letter in letters] == [b"e1", b"e2", b"e3"]
+        async with asyncio.timeout(_WAIT_S):
+            while done.begun[-1] != "e4":  # noqa: ASYNC110  # a rejection tells nobody
+                await asyncio.sleep(0.01)
+        with pytest.raises(NotReady, match="dead letters stopped"):
+            await bus.check_consuming()
+        assert done.ids == ["e0"]
+        assert done.begun == names[:5]
 
     async def test_without_dead_letters_a_rejected_event_is_dropped(self, harness: EventBusHarness) -> None:
         """A subscription that keeps no dead letters goes on past what it rejects."""
