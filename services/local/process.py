@@ -15,7 +15,6 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _FIRST_BACKOFF_S = 0.5
-_MAX_BACKOFF_S = 10.0
 _STEADY_AFTER_S = 30.0
 _LOG_TAIL_LINES = 15
 
@@ -29,6 +28,7 @@ class Command:
     env: Mapping[str, str]
     ready: Callable[[], Awaitable[bool]]
     stop_grace_s: float = 20.0
+    max_backoff_s: float = 10.0
     ready_within_s: float = 60.0
 
 
@@ -37,7 +37,7 @@ class StartFailed(Exception):  # noqa: N818  # says what happened
 
 
 class SupervisedProcess:
-    """Runs one command until it is stopped; a crash is followed by a restart after 0.5 s, 1 s, … 10 s."""
+    """Runs one command until it is stopped; a crash is followed by a restart after 0.5 s, 1 s, … its command's most."""
 
     def __init__(self, command: Command, *, log_dir: Path, say: Callable[[str], None]) -> None:
         self.command = command
@@ -78,7 +78,7 @@ class SupervisedProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), backoff_s)
                 return
-            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+            backoff_s = min(backoff_s * 2, self.command.max_backoff_s)
             self.restarts += 1
             await self._restart()
 
