@@ -5,8 +5,6 @@ differs from event to event (request id and times) appended as further fields of
 """
 
 import random
-import struct
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +13,7 @@ from servicekit.domain.envelope import Envelope
 from servicekit.events.codec import Headers, encode_headers
 
 _BASES = 256
+_TENANTS = 7
 _WORDS = ("function", "returns", "the", "value", "when", "called", "with", "an", "argument", "list", "module", "raise")
 _STAGES = ("check_input", "search_chunks", "check_retrieved", "generate", "check_output", "record")
 _MICROSECOND_NS = 1000
@@ -30,44 +29,47 @@ class BenchEvent:
     headers: Headers
 
 
-def interactions(count: int, *, start_us: int, step_us: int, seed: int = 7) -> Iterator[BenchEvent]:
-    """`count` different events of about 0.6 to 1.2 KB, each `step_us` after the one before, from `start_us` on."""
+def interactions(count: int, *, start_us: int, step_us: int, first: int = 0, seed: int = 7) -> Iterator[BenchEvent]:
+    """`count` different events of about 0.6 to 1.2 KB, each `step_us` after the one before, from `start_us` on.
+
+    `first` is the number of the first one, so that a topic can be filled in several goes.
+    """
     draw = random.Random(seed)
     bases = [_base(draw) for _ in range(_BASES)]
-    identifiers = _Identifiers(draw)
-    for number in range(count):
+    draw.seed(seed + first)
+    alike = [_alike_headers(f"tenant-{number}") for number in range(_TENANTS)]
+    for number in range(first, first + count):
         end_us = start_us + number * step_us
-        request_id = identifiers.next(end_us)
+        request_id = _request_id(end_us, draw.getrandbits(160))
         value = b"".join((
             bases[number % _BASES],
             b"\x0a", _varint(len(request_id)), request_id,  # request_id
             _time(b"\x12", end_us - 800_000),  # accept_time
             _time(b"\x1a", end_us),  # complete_time
         ))  # fmt: skip
-        headers = encode_headers(
-            Envelope(
-                id=f"evt-{request_id.decode()}",
-                source="gateway",
-                type="binnacle.events.v1.InteractionCompleted",
-                tenant=f"tenant-{number % 7}",
-                producer="gateway-bench",
-                sequence=number + 1,
-                traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            )
-        )
-        yield BenchEvent(request_id, value, headers)
+        own = (("ce_id", b"evt-" + request_id), ("ce_sequence", b"%d" % (number + 1)))
+        yield BenchEvent(request_id, value, alike[number % _TENANTS] + own)
 
 
-class _Identifiers:
-    """Request ids as the gateway's: a UUID that grows with time, and a tag."""
+def _alike_headers(tenant: str) -> Headers:
+    """What all events of a tenant have in common."""
+    envelope = Envelope(
+        id="x",
+        source="gateway",
+        type="binnacle.events.v1.InteractionCompleted",
+        tenant=tenant,
+        producer="gateway-bench",
+        sequence=1,
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )
+    return tuple(one for one in encode_headers(envelope) if one[0] not in {"ce_id", "ce_sequence"})
 
-    def __init__(self, draw: random.Random) -> None:
-        self._draw = draw
 
-    def next(self, time_us: int) -> bytes:
-        raw = struct.pack(">Q", time_us // 1000 << 16 | 0x7000 | self._draw.getrandbits(12))
-        raw += struct.pack(">Q", 2**63 | self._draw.getrandbits(62))
-        return f"{uuid.UUID(bytes=raw)}-{self._draw.getrandbits(80):020x}"[:53].encode()
+def _request_id(time_us: int, drawn: int) -> bytes:
+    """As the gateway's: a UUID that grows with time, and a tag."""
+    milliseconds, noise = time_us // 1000, f"{drawn:040x}"
+    grown = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7{noise[:3]}-8{noise[3:6]}-{noise[6:18]}"
+    return f"{grown}-{noise[18:34]}".encode()
 
 
 def _base(draw: random.Random) -> bytes:
