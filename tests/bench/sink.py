@@ -1,6 +1,6 @@
 """How fast a full topic gets into ClickHouse, beside the engine alone and a bare consumer, and in how much memory.
 
-`python -m tests.bench.sink --json`. A real Kafka, the embedded ClickHouse with all tables and rollups, and the analytics
+`python -m tests.bench.sink --json`. A real Kafka, the embedded ClickHouse with all its tables, and the analytics
 service, each a process of its own on one machine. Each round fills the topic with fresh interactions of 0.8 to 1.2 KB;
 then, one after the other: a bare aiokafka consumer reads them, the engine takes the same rows in equal batches straight
 from memory into a database like the service's, and the service stores them. Rates are medians over the rounds. Then the

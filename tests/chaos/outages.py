@@ -1,7 +1,7 @@
-"""Kafka away for a minute, then ClickHouse away for a minute, both under load: no failed answer, nothing missing after.
+"""Kafka away for a minute, then ClickHouse away for a minute, both under load: no failed answer, nothing missing.
 
-`python -m tests.chaos.outages --json`. The process is killed and held down for `--seconds`. While ClickHouse is away the
-topic is flooded too, so that the sink's memory is seen under a backlog. Exit status 1 when a promise was broken.
+`python -m tests.chaos.outages --json`. The process is killed and held down for `--seconds`. While ClickHouse is away
+the topic is flooded too, so that the sink's memory is seen under a backlog. Exit status 1 when a promise was broken.
 """
 
 import argparse
