@@ -100,18 +100,19 @@ class Delivery:
 
     async def _count_partitions(self, topic: str, session: ProducerSession | None, spool_at_s: float | None) -> int:
         """As Kafka tells; while it does not, as it told last, or as the topic is registered."""
+        known = 0 if session is None else session.known_partitions(topic)
         if self._spool is None:
             assert session is not None
-            return len(await session.partitions_for(topic))
-        if session is not None:
+            return known or len(await session.partitions_for(topic))
+        if session is not None and not known:
             try:
                 async with asyncio.timeout_at(spool_at_s):
-                    found = len(await session.partitions_for(topic))
+                    known = len(await session.partitions_for(topic))
             except (TimeoutError, KafkaError):
                 session.doubted.set()
-            else:
-                self._spool.remember_partitions(topic, found)
-                return found
+        if known:
+            self._spool.remember_partitions(topic, known)
+            return known
         return self._spool.partitions(topic) or (TOPICS[topic].partitions if topic in TOPICS else 1)
 
     def _partition(self, draft: Draft, count: int) -> Partition:
@@ -177,21 +178,27 @@ class Delivery:
         )
 
     async def _until_safe(self, partition: Partition, sending: Sending, spool_at_s: float | None) -> None:
+        overdue = None
+        if spool_at_s is not None and not sending.spooling:
+            overdue = asyncio.get_running_loop().call_at(spool_at_s, self._spool_overdue, partition, sending)
         try:
-            if spool_at_s is not None and not sending.spooling:
-                left_s = spool_at_s - asyncio.get_running_loop().time()
-                await asyncio.wait({sending.safe}, timeout=max(0.0, left_s))
-                if not sending.safe.done() and not sending.spooling:
-                    self._sessions.doubt()
-                    if not self._spool_all(partition) and self._spool is not None:
-                        self._spool.refuse()
-            await asyncio.shield(sending.safe)
+            await sending.safe
         except asyncio.CancelledError:
             if not sending.spooling:
                 record = sending.record
                 partition.in_flight.pop(record.sequence, None)
                 self._ledger.abandon(record.topic, record.partition, record.sequence)
             raise
+        finally:
+            if overdue is not None:
+                overdue.cancel()
+
+    def _spool_overdue(self, partition: Partition, sending: Sending) -> None:
+        if self._spool is None or sending.spooling or sending.safe.done():
+            return
+        self._sessions.doubt()
+        if not self._spool_all(partition):
+            self._spool.refuse()
 
     def _spool_all(self, partition: Partition, new: Sending | None = None) -> bool:
         """Spool what is in flight of a partition, and then what is new; False if there is no room for all of it."""

@@ -36,7 +36,7 @@ START_WITHIN_S = 30.0
 _WATCH_EVERY_S = 2.0
 _RETRY_START_S = 0.5
 _FIRST_TRY_S = 3.0
-_SETTLE_S = 5.0
+_SETTLE_S = 4.0
 _LAST_REPORT_S = 2.0
 
 
@@ -179,8 +179,8 @@ class KafkaEventBus:
             async with asyncio.timeout(_SETTLE_S):
                 while self.ledger.in_flight():  # noqa: ASYNC110  # the end of every send is no event of its own
                     await asyncio.sleep(0.01)
-        if self._drain is not None:
-            await self._drain.finish(within_s=_SETTLE_S)
+                if self._drain is not None:
+                    await self._drain.finish()
         with contextlib.suppress(TimeoutError, BackendUnavailable):
             async with asyncio.timeout(_LAST_REPORT_S):
                 await self.report(final=True)

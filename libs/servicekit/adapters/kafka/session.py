@@ -85,6 +85,10 @@ class ProducerSession:
             raise
         return session
 
+    def known_partitions(self, topic: str) -> int:
+        """How many partitions the topic has by the metadata at hand; 0 if that does not tell."""
+        return len(self._producer.client.cluster.partitions_for_topic(topic) or ())
+
     async def partitions_for(self, topic: str) -> list[int]:
         """The partitions of a topic, ascending; waits for metadata, which may create the topic."""
         return sorted(await self._producer.partitions_for(topic))
@@ -263,8 +267,9 @@ class SessionKeeper:
         return bool(found) and not found & session.addresses()
 
     async def close(self) -> None:
-        """Let the session finish and disconnect."""
+        """Let the session finish, if it is of use, and disconnect."""
+        usable, session = self.usable(), self._session
         self._live.clear()
-        session, self._session = self._session, None
+        self._session = None
         if session is not None:
-            await (session.discard() if session.broken.is_set() else session.close())
+            await (session.discard() if usable is None else session.close())
