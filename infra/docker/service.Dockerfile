@@ -22,7 +22,7 @@ FROM python:3.11-slim
 ARG SERVICE
 ENV SERVICE=${SERVICE} PYTHONPATH=/app:/app/libs:/app/protos/gen PYTHONUNBUFFERED=1 \
     XDG_CACHE_HOME=/var/lib/binnacle/models
-RUN useradd --uid 10001 --create-home binnacle && mkdir -p /var/lib/binnacle/lancedb && chown -R binnacle /var/lib/binnacle
+RUN useradd --uid 10001 --create-home binnacle && mkdir -p /var/lib/binnacle/lancedb /var/lib/binnacle/state && chown -R binnacle /var/lib/binnacle
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 COPY --from=build --chown=binnacle /var/lib/binnacle/models /var/lib/binnacle/models

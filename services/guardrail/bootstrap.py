@@ -41,7 +41,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
             spool_dir=settings.state_dir / "spool",
         ),
         ping=lambda opened: opened.ping(),
-        essential=False,  # decisions wait in memory for a while; checks fail by themselves when they cannot
+        essential=False,  # where not even the spool takes decisions they wait in memory; then checks fail by themselves
     )
     workers = await stack.enter("workers", Workers(threads=settings.worker_threads, queue=settings.worker_queue))
     publisher = DecisionPublisher(bus, capacity=settings.decision_queue)

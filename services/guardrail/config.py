@@ -21,5 +21,7 @@ class Settings(ServiceSettings):
     worker_queue: int = Field(default=64, ge=0, description="long checks waiting; more: RESOURCE_EXHAUSTED")
     retrieved_cache_entries: int = Field(default=50_000, ge=0, description="judgements of chunks kept in memory")
     decision_queue: int = Field(
-        default=10_000, ge=1, description="decisions held while the event bus is away; more: checks wait, then fail"
+        default=10_000,
+        ge=1,
+        description="decisions held while neither Kafka nor the spool takes them; more: checks wait, then fail",
     )

@@ -2,10 +2,11 @@
 
 Used by `checking.py` through `submit`; `bootstrap.py` runs `run` as a background task and `drain` at the end.
 
-While the bus is away decisions wait in memory, `capacity` of them. Then each check waits for a place, as long as
-it is allowed to, and fails UNAVAILABLE / EVENT_NOT_RECORDED: no judgement is given that would leave no trace. A
-clean stop publishes what waits; a kill -9 loses what was not acknowledged, as does a stop while the bus is away
-(counted and logged).
+While Kafka is away the bus takes decisions to its spool on disk, and this queue stays short. Only when the spool takes
+nothing either do decisions wait here, `capacity` of them; then each check waits for a place, as long as it is allowed
+to, and fails UNAVAILABLE / EVENT_NOT_RECORDED: no judgement is given that would leave no trace. A clean stop
+publishes what waits (or spools it, or counts and logs the loss); a kill -9 loses what the bus had not yet accepted:
+usually the decisions of the last milliseconds.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ class _Pending:
 
 
 class DecisionPublisher:
-    """Holds every decision until the bus has acknowledged it."""
+    """Holds every decision until the bus has it: acknowledged, or spooled."""
 
     def __init__(self, publisher: EventPublisher, *, capacity: int) -> None:
         self._publisher = publisher
@@ -42,7 +43,7 @@ class DecisionPublisher:
 
     @property
     def pending(self) -> int:
-        """Decisions not yet acknowledged."""
+        """Decisions that the bus does not have yet."""
         return len(self._pending)
 
     async def submit(self, event: OutgoingEvent, *, wait_s: float) -> None:

@@ -30,7 +30,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
     states: StateStore = await stack.enter(
         "state_store", open_state_store(settings.state_store_url), ping=lambda opened: opened.ping()
     )
-    # Searching needs no bus: without it only indexing fails.
+    # Searching needs no bus; what is to be indexed is spooled while Kafka is away.
     bus: EventBus = await stack.enter(
         "event_bus",
         open_event_bus(

@@ -75,13 +75,13 @@ class Subscription:
 
 
 class EventPublisher(Protocol):
-    """Publishes; returns once the bus has acknowledged."""
+    """Publishes; returns once the event is safe: the bus has acknowledged it, or has it on disk and will send it."""
 
     async def publish(self, event: OutgoingEvent) -> None:
-        """Publish and wait for the acknowledgement.
+        """Publish and wait until the event is safe.
 
         Raises:
-            BackendUnavailable: not acknowledged in time (reason EVENT_NOT_RECORDED); it may still arrive.
+            BackendUnavailable: not safe in time (reason EVENT_NOT_RECORDED); it may still arrive.
         """
         ...
 
@@ -102,7 +102,7 @@ class EventBus(EventPublisher, Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the bus can be reached now, else raise BackendUnavailable."""
+        """Return if events can be published now, else raise BackendUnavailable."""
         ...
 
     async def check_consuming(self) -> None:
