@@ -118,22 +118,18 @@ def not_under_their_number(tables: Mapping[str, str]) -> str:
 
 def gone(topic: str, table: str, *, suspects: str) -> str:
     """Which of the suspects are gone: no row of the topic's table carries their event, whatever its number."""
-    found = f"""
-    SELECT producer, partition, sequence, event_hash
-    FROM event_ledger
-    INNER JOIN
-    (
-        SELECT producer, partition, arrayJoin(sequences) AS sequence FROM ({suspects}) WHERE topic = '{topic}'
-    ) AS suspects USING (producer, partition, sequence)
-    WHERE topic = '{topic}'
-    """  # noqa: S608  # constants
     return f"""
-    SELECT producer, partition, groupUniqArray(toInt64(sequence)) AS sequences
-    FROM ({found})
-    WHERE event_hash != 0 AND event_hash NOT IN
+    SELECT producer, partition, groupUniqArray(sequence) AS sequences
+    FROM (SELECT cityHash64(event_source, event_id) AS event_hash FROM {table}) AS kept
+    RIGHT ANTI JOIN
     (
-        SELECT cityHash64(event_source, event_id) AS hash FROM {table}
-        WHERE hash IN (SELECT event_hash FROM ({found}))
-    )
+        SELECT producer, partition, toInt64(sequence) AS sequence, event_hash
+        FROM event_ledger
+        INNER JOIN
+        (
+            SELECT producer, partition, arrayJoin(sequences) AS sequence FROM ({suspects}) WHERE topic = '{topic}'
+        ) AS suspects USING (producer, partition, sequence)
+        WHERE topic = '{topic}' AND event_hash != 0 AND {_ARRIVED}
+    ) AS found USING (event_hash)
     GROUP BY producer, partition
     """  # noqa: S608  # constants
