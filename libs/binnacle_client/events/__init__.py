@@ -13,12 +13,14 @@ async with open_events(InteractionCompleted, servers="kafka:9092", group="billin
 from binnacle_client.events.event import Event, Place, Rejected
 from binnacle_client.events.reader import Limits
 from binnacle_client.events.recent import RecentEvents
+from binnacle_client.events.schema import EventSchema, to_json
 from binnacle_client.events.starting import Start, StartAt, parse_time
 from binnacle_client.events.stream import EventStream, open_events
 from servicekit.events.topics import message_class
 
 __all__ = [
     "Event",
+    "EventSchema",
     "EventStream",
     "Limits",
     "Place",
@@ -29,4 +31,5 @@ __all__ = [
     "message_class",
     "open_events",
     "parse_time",
+    "to_json",
 ]
