@@ -12,7 +12,7 @@ from servicekit.events.topics import INTERACTION_COMPLETED, TOPICS
 from tests.chaos.stack import ChaosStack
 
 _GROUP = "analytics"
-_SETTLED_WITHIN_S = 90.0
+_SETTLED_WITHIN_S = 120.0
 _POLL_S = 0.5
 _ANSWER_S = 2.0
 
@@ -41,6 +41,7 @@ class Outcome:
     counts: Counts
     in_flight_at_kills: int
     lost: int
+    settled: bool
 
     @property
     def unacknowledged(self) -> int:
@@ -51,6 +52,8 @@ class Outcome:
     def faults(self) -> Sequence[str]:
         """What is wrong, for people; empty if nothing is."""
         counts, wrong = self.counts, []
+        if not self.settled:
+            wrong.append(f"did not settle within {_SETTLED_WITHIN_S:g} s")
         if self.lost:
             wrong.append(f"{self.lost} acknowledged requests are not stored")
         if not counts.stored == counts.distinct == counts.rollup:
@@ -60,21 +63,35 @@ class Outcome:
         return wrong
 
 
-async def settle(stack: ChaosStack, promised: set[str]) -> tuple[Counts, set[str]]:
-    """Wait until nothing changes any more, 90 s at most; the counts then, and what of `promised` is not stored."""
-    counts, missing = Counts(), promised
+@dataclass
+class Tally:
+    """What is stored, as far as it is known; `settled` once nothing changes any more."""
+
+    promised: set[str]
+    missing: set[str]
+    counts: Counts = Counts()
+    settled: bool = False
+
+    async def take(self, stack: ChaosStack) -> None:
+        """Count again."""
+        before = self.counts
+        self.missing = self.promised - await _stored_ids(stack)
+        self.counts = await _count(stack)
+        whole = not self.missing and self.counts.stored == self.counts.distinct == self.counts.rollup
+        same = self.counts == before
+        self.settled = whole and same and await _all_serve(stack) and await _read_all(stack)
+
+
+async def settle(stack: ChaosStack, promised: set[str]) -> Tally:
+    """Wait until all that was promised is stored, everything is counted alike and nothing changes; 120 s at most."""
+    tally = Tally(promised, missing=promised)
     with suppress(TimeoutError):
         async with asyncio.timeout(_SETTLED_WITHIN_S):
-            before = None
-            while True:
+            while not tally.settled:
                 with suppress(BinnacleError, KafkaException):
-                    counts, missing = await _count(stack), promised - await _stored_ids(stack)
-                    whole = not missing and counts.stored == counts.distinct == counts.rollup
-                    if whole and counts == before and await _all_serve(stack) and await _read_all(stack):
-                        break
-                    before = counts
+                    await tally.take(stack)
                 await asyncio.sleep(_POLL_S)
-    return counts, missing
+    return tally
 
 
 async def _count(stack: ChaosStack) -> Counts:

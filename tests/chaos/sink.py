@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.chaos.callers import Callers
@@ -30,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=5, help="how many (default: 5); one takes about 20 s")
     parser.add_argument("--seed", type=int, help="of the first run; the next has the next (default: drawn)")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON on standard output")
+    parser.add_argument("--keep", type=Path, help="folder for data and logs that stays (default: one that goes)")
     options = parser.parse_args(arguments)
     first = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory(prefix="binnacle-chaos-") as folder:
-        report, faults = asyncio.run(_run_all(Path(folder), seeds=range(first, first + options.runs)))
+        report, faults = asyncio.run(_run_all(options.keep or Path(folder), seeds=range(first, first + options.runs)))
     for fault in faults:
         _say(f"FAULT {fault}")
     if options.json:
@@ -48,13 +50,15 @@ async def _run_all(folder: Path, *, seeds: range) -> tuple[dict[str, object], li
     obstacles: set[str] = set()
     _say(f"starting the stack; its logs are in {folder / 'logs'}")
     async with open_chaos_stack(folder, say=_say) as stack:
-        before, _missing = await settle(stack, set())
+        before = (await settle(stack, set())).counts
         for seed in seeds:
             killer, outcome, before = await _run(stack, seed, before=before)
             outcomes.append(outcome)
             aimed += killer.aimed
             obstacles |= killer.obstacles
             _say(f"run {len(outcomes)}: {outcome}")
+            if not outcome.settled:  # what comes late would count in the next run
+                break
     for obstacle in sorted(obstacles):
         _say(f"not aimed: {obstacle}")
     return (
@@ -72,7 +76,7 @@ async def _run(stack: ChaosStack, seed: int, *, before: Counts) -> tuple[Killer,
     async with callers.asking(stack.binnacle):
         await killer.carry_out(faults)
         await callers.wait_for(_ANSWERS_AFTERWARDS, within_s=_RECOVER_WITHIN_S)
-    counts, missing = await settle(stack, callers.acknowledged)
+    tally = await settle(stack, callers.acknowledged)
     for failure, times in Counter(callers.failures).most_common(3):
         _say(f"  {times} calls failed: {failure[:200]}")
     outcome = Outcome(
@@ -80,11 +84,12 @@ async def _run(stack: ChaosStack, seed: int, *, before: Counts) -> tuple[Killer,
         kills=killer.kills.total(),
         acknowledged=len(callers.acknowledged),
         failed=len(callers.failures),
-        counts=counts.since(before),
+        counts=tally.counts.since(before),
         in_flight_at_kills=len(callers.in_flight_at_kills),
-        lost=len(missing),
+        lost=len(tally.missing),
+        settled=tally.settled,
     )
-    return killer, outcome, counts
+    return killer, outcome, tally.counts
 
 
 def _report(outcomes: Sequence[Outcome], *, aimed: Counter[Aim], obstacles: set[str]) -> dict[str, object]:
@@ -106,7 +111,7 @@ def _report(outcomes: Sequence[Outcome], *, aimed: Counter[Aim], obstacles: set[
 
 
 def _say(line: str) -> None:
-    print(f"» {line}", file=sys.stderr, flush=True)
+    print(f"{datetime.now(UTC):%H:%M:%S} » {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def _outcome(*, acknowledged: int = 10, counts: Counts, lost: int = 0, in_flight
         counts=counts,
         in_flight_at_kills=in_flight,
         lost=lost,
+        settled=True,
     )
 
 
