@@ -10,6 +10,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from servicekit.events.dead_letters import Origin
 from servicekit.ports.event_bus import RejectedEvent
+from services.analytics.record_bytes import Row
+
+# About what the envelope adds to a row.
+_ENVELOPE_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Batch:
     topic: str
     epoch: int
     started_s: float
-    rows: list[bytes] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     records: list[ConsumerRecord[bytes, bytes]] = field(default_factory=list)
     rejected: deque[Rejected] = field(default_factory=deque)
     replayed: dict[tuple[int, int], Origin] = field(default_factory=dict)
@@ -62,12 +66,12 @@ class Batch:
     buried: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
 
-    def add(self, record: ConsumerRecord[bytes, bytes], row: bytes) -> None:
+    def add(self, record: ConsumerRecord[bytes, bytes], row: Row) -> None:
         """Take a record; an empty row is none."""
         if row:
             self.rows.append(row)
             self.records.append(record)
-            self.size_bytes += len(row)
+            self.size_bytes += len(record.value or b"") + _ENVELOPE_BYTES
 
     def reject(self, record: ConsumerRecord[bytes, bytes], rejection: RejectedEvent) -> None:
         """Take a record that will be a dead letter."""

@@ -61,6 +61,8 @@ _OFFSET_TAG, _SEQUENCE_TAG, _TIME_TAG = (_tag(field, _FIXED64) for field in (_OF
 _ID_TAG = _tag(_ID, _LENGTH_DELIMITED)
 _ONE_BYTE, _TWO_BYTES = 0x80, 0x4000
 
+# The pieces of a row, to be joined: the record's own bytes are not copied for each.
+Row = tuple[bytes, ...]
 ConstantHeaders = tuple[bytes | None, ...]
 
 
@@ -72,7 +74,7 @@ class RowEncoder:
         self._message_name = message_name
         self._constant: dict[tuple[int, ConstantHeaders], bytes] = {}
 
-    def encode(self, record: ConsumerRecord[bytes, bytes]) -> bytes:
+    def encode(self, record: ConsumerRecord[bytes, bytes]) -> Row:
         """The row of a record; empty for a tombstone, which no table holds.
 
         Raises:
@@ -80,7 +82,7 @@ class RowEncoder:
         """
         value = record.value
         if value is None:
-            return b""
+            return ()
         header = dict(record.headers).get
         identifier, sequence = header("ce_id"), header("ce_sequence")
         repeated = (
@@ -97,7 +99,7 @@ class RowEncoder:
         numbers = _numbers(record.offset, int(sequence or 0), record.timestamp, len(identifier))
         size = len(value) + len(constant) + len(numbers) + len(identifier)
         length = bytes((size & 0x7F | 0x80, size >> 7)) if _ONE_BYTE <= size < _TWO_BYTES else varint(size)
-        return b"".join((length, value, constant, numbers, identifier))
+        return length, value, constant, numbers, identifier
 
     def _checked(self, record: ConsumerRecord[bytes, bytes], repeated: ConstantHeaders) -> bytes:
         """The slow path, with every check of the codec; its result is kept for records alike."""

@@ -7,6 +7,7 @@ stored or buried is not tried again, so that an outage in the middle of a bisect
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from itertools import chain
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -106,7 +107,8 @@ class BatchWriter:
         """Insert a part; the error if the engine refuses its rows."""
         rows = batch.rows[part]
         try:
-            await self._store.insert_bytes(table.insert_sql, b"".join(rows), settings=table.settings)
+            body = b"".join(chain.from_iterable(rows))
+            await self._store.insert_bytes(table.insert_sql, body, settings=table.settings)
         except InvalidRequest as error:
             log.debug("sink.batch_refused", topic=table.topic, rows=len(rows), error=error.message[:300])
             return error

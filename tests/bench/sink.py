@@ -239,7 +239,7 @@ def _rows(folder: Path, batch: Sequence[BenchEvent]) -> list[Path]:
                     INTERACTION_COMPLETED, number % 12, number // 12, now_ms, 0, event.key, event.value,
                     None, len(event.key), len(event.value), event.headers,
                 )  # fmt: skip
-                out.write(encoder.encode(record))
+                out.writelines(encoder.encode(record))
         files.append(path)
     return files
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,7 @@ async def sink(bus: MemoryEventBus, store: AnalyticsStore) -> None:
             )
             for record in bus.records(topic)
         ]
-        await store.insert_bytes(table.insert_sql, b"".join(rows), settings=table.settings)
+        await store.insert_bytes(table.insert_sql, b"".join(chain.from_iterable(rows)), settings=table.settings)
 
 
 def by_id(requests: Iterator[ObservedRequest]) -> dict[str, ObservedRequest]:

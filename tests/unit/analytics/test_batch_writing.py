@@ -26,7 +26,7 @@ def _record(offset: int) -> ConsumerRecord[bytes, bytes]:
 def _batch(*rows: bytes) -> Batch:
     batch = Batch(topic=FEEDBACK_RECORDED, epoch=1, started_s=0.0)
     for offset, row in enumerate(rows):
-        batch.add(_record(offset), row)
+        batch.add(_record(offset), (row,) if row else ())
     batch.reach(TopicPartition(FEEDBACK_RECORDED, 0), len(rows))
     return batch
 
@@ -131,7 +131,7 @@ def test_a_tombstone_is_no_row() -> None:
     """It only moves the offset on."""
     batch = _batch(b"a", b"")
     assert batch.next_offsets == {TopicPartition(FEEDBACK_RECORDED, 0): 2}
-    assert batch.rows == [b"a"]
+    assert batch.rows == [(b"a",)]
 
 
 @pytest.mark.parametrize("poison", [0, 1, 41_234, 99_998, 99_999])
@@ -178,15 +178,15 @@ async def test_the_cap_sees_records_in_the_order_of_the_topic() -> None:
     batch = Batch(topic=FEEDBACK_RECORDED, epoch=1, started_s=0.0)
     for offset in range(0, 1000, 40):
         batch.reject(_record(offset), RejectedEvent("no id", stage="envelope"))
-        batch.add(_record(offset + 1), b"x")
+        batch.add(_record(offset + 1), (b"x",))
         for good in range(2, 40):
-            batch.add(_record(offset + good), b"a")
+            batch.add(_record(offset + good), (b"a",))
     await writer.write(batch, _TABLE)
     assert [letter.record.offset for letter in letters] == [n for n in range(1000) if n % 40 < 2]
     worse = _batch(b"a", b"x", b"x", b"a")
     worse.reject(_record(4), RejectedEvent("no id", stage="envelope"))
-    worse.add(_record(5), b"x")
-    worse.add(_record(6), b"x")
+    worse.add(_record(5), (b"x",))
+    worse.add(_record(6), (b"x",))
     with pytest.raises(DeadLetterCapReached, match="3 of them in a row"):
         await writer.write(worse, _TABLE)
 

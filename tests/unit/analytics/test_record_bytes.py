@@ -65,7 +65,7 @@ def test_a_row_is_the_message_with_more_fields(comment: str, rating: int, event_
         event_id = "id"
     message = FeedbackRecorded(feedback_id="f", comment=comment, rating=rating)
     envelope = Envelope(id=event_id, source="gateway", type=_TYPE, tenant="acme", producer="p", sequence=2**40)
-    body = _unframe(_encoder().encode(_record(message.SerializeToString(), envelope=envelope)))
+    body = _unframe(b"".join(_encoder().encode(_record(message.SerializeToString(), envelope=envelope))))
     read = FeedbackRecorded.FromString(body)
     read.DiscardUnknownFields()
     assert read == message
@@ -81,12 +81,12 @@ def test_a_remembered_envelope_gives_the_same_row() -> None:
 
 def test_a_tombstone_makes_no_row() -> None:
     """A compacted topic's tombstone only moves the offset on."""
-    assert _encoder().encode(_record(None)) == b""
+    assert not _encoder().encode(_record(None))
 
 
 def test_an_empty_message_is_a_row() -> None:
     """A message of only defaults has no bytes and is an event all the same."""
-    assert _encoder().encode(_record(b"")) != b""
+    assert _encoder().encode(_record(b""))
 
 
 @pytest.mark.parametrize(
