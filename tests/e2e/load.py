@@ -74,6 +74,6 @@ async def all_stored(stack: RunningStack, completed: set[str]) -> None:
     assert {copies[request_id] for request_id in completed} == {1}
     async with open_client(stack.connection) as binnacle:
         deadline = time.monotonic() + _LANDED_WITHIN_S
-        while (ledger := await binnacle.completeness()).missing and time.monotonic() < deadline:
-            await asyncio.sleep(0.5)  # what is on its way to the tables counts as missing
-    assert (ledger.missing, ledger.evicted) == (0, 0)
+        while (ledger := await binnacle.completeness()).pending and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+    assert (ledger.missing, ledger.pending, ledger.evicted) == (0, 0, 0)

@@ -52,7 +52,7 @@ def _topic(spec: TopicSpec, sources: Sources) -> Iterator[str]:
     yield ""
     if spec.consumers:
         letters = ", ".join(f"`{dead_letter_topic(spec.name, group)}`" for group in spec.consumers)
-        yield f"Dead letters: {letters}."
+        yield f"Dead letters: {letters}; `binnacle dlq replay` gives them back on topics that end in `.replay` instead."
         yield ""
     yield from _fields(message)
     yield "<details><summary>Example</summary>"
