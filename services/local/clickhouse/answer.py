@@ -138,13 +138,13 @@ async def _replayed(chunks: list[Chunk]) -> AsyncGenerator[Chunk]:
 
 
 def _summed(chunks: list[Chunk]) -> Chunk:
-    last = chunks[-1] if chunks else Chunk(b"")
+    """What was counted; every piece of a result that came in one counts the same."""
     return Chunk(
-        last.data,
+        b"",
         read_rows=max((chunk.read_rows for chunk in chunks), default=0),
         read_bytes=max((chunk.read_bytes for chunk in chunks), default=0),
-        written_rows=sum(chunk.written_rows for chunk in chunks),
-        written_bytes=sum(chunk.written_bytes for chunk in chunks),
+        written_rows=max((chunk.written_rows for chunk in chunks), default=0),
+        written_bytes=max((chunk.written_bytes for chunk in chunks), default=0),
     )
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,7 @@ STREAMED_FORMATS = frozenset(
 )
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ERROR = re.compile(r"Code: (?P<code>\d+)\.")
+_PIECE_BYTES = 1 << 20
 # Settings before the caller's own: acknowledged means written, as for a server of one node.
 _DEFAULT_SETTINGS = {"async_insert": "0", "wait_for_async_insert": "1", "implicit_select": "0"}
 
@@ -101,19 +102,16 @@ class Engine:
             elif streamed:
                 yield from _stream(session, statement.text.decode(), output)
             else:
-                result = session.query(statement.text.decode(), output)
-                yield Chunk(
-                    result.bytes(),
-                    read_rows=result.storage_rows_read(),
-                    read_bytes=result.storage_bytes_read(),
-                    written_rows=result.rows_written(),
-                    written_bytes=result.bytes_written(),
-                )
+                yield from _whole(session.query(statement.text.decode(), output))
 
     def cancel(self, request: QueryRequest) -> None:
         """End the request's query if it runs; its own thread sees QUERY_WAS_CANCELLED."""
         # The engine gives a query an id of its own, so it is found by what `run` set. The tag is hexadecimal.
         self._root.query(f"KILL QUERY WHERE startsWith(Settings['log_comment'], '{request.tag}') ASYNC", "Null")
+
+    def release_memory(self) -> None:
+        """Give the pages that the allocator keeps for later back to the machine."""
+        self._root.query("SYSTEM JEMALLOC PURGE", "Null")
 
     @contextmanager
     def _connection(self, database: str | None, settings: Mapping[str, str]) -> Iterator[Any]:
@@ -160,6 +158,23 @@ def _insert(session: Any, statement: Statement, rows: Body) -> Chunk:
     )
     result = session.query(sql.decode())
     return Chunk(b"", written_rows=result.rows_written(), written_bytes=result.bytes_written())
+
+
+def _whole(result: Any) -> Iterator[Chunk]:
+    """A result that the engine holds in one piece, without a second copy of all of it."""
+    counted = Chunk(
+        b"",
+        read_rows=result.storage_rows_read(),
+        read_bytes=result.storage_bytes_read(),
+        written_rows=result.rows_written(),
+        written_bytes=result.bytes_written(),
+    )
+    if not result.size():
+        yield counted
+        return
+    view = result.get_memview().view()
+    for start in range(0, len(view), _PIECE_BYTES):
+        yield replace(counted, data=bytes(view[start : start + _PIECE_BYTES]))
 
 
 def _stream(session: Any, sql: str, output: str) -> Iterator[Chunk]:

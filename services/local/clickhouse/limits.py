@@ -55,6 +55,11 @@ class Limits:
         return self.engine_bytes // 8
 
     @property
+    def purge_bytes(self) -> int:
+        """Resident memory from which on the allocator keeps nothing for later."""
+        return self.max_memory_mb * MIB * 5 // 8
+
+    @property
     def engine_parameters(self) -> str:
         """As a query string of the engine's connections."""
         return urlencode(

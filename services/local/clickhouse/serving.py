@@ -14,6 +14,7 @@ from services.local.clickhouse.body import BodyMemory
 from services.local.clickhouse.engine import Engine
 from services.local.clickhouse.http import create_app
 from services.local.clickhouse.limits import Limits
+from services.local.clickhouse.memory import watched_memory
 from services.local.clickhouse.worker import QueryRunner
 
 
@@ -26,6 +27,7 @@ def serve(listener: socket.socket, *, data: Path, database: str, limits: Limits,
     with (
         Engine(data, database=database, limits=limits) as engine,
         QueryRunner(limits) as runner,
+        watched_memory(engine.release_memory, above_bytes=limits.purge_bytes),
     ):
         memory = BodyMemory(one_bytes=limits.body_bytes, all_bytes=limits.all_bodies_bytes)
         app = create_app(engine, runner, access=access, memory=memory)
