@@ -102,7 +102,7 @@ async def _outage(
     meanwhile: Callable[[], Awaitable[None]],
     more: int = 0,
 ) -> dict[str, float]:
-    before, _missing = await settle(stack, set())
+    before = (await settle(stack, set())).counts
     callers, memory = Callers(), Memory()
     async with callers.asking(stack.binnacle), _sampling(stack.stack.processes["analytics"], memory):
         await asyncio.sleep(_LOAD_AROUND_S)
@@ -143,9 +143,9 @@ async def _settled(stack: ChaosStack, promised: set[str], *, expected: int) -> t
     """A backlog takes its time."""
     give_up = time.monotonic() + _WHOLE_WITHIN_S
     while True:
-        counts, missing = await settle(stack, promised)
-        if counts.stored >= expected + len(promised) or time.monotonic() > give_up:
-            return counts, missing
+        tally = await settle(stack, promised)
+        if tally.counts.stored >= expected + len(promised) or time.monotonic() > give_up:
+            return tally.counts, tally.missing
 
 
 async def _whole(stack: ChaosStack) -> int:
