@@ -15,10 +15,12 @@ from starlette.responses import Response, StreamingResponse
 from services.local.clickhouse import compression
 from services.local.clickhouse.engine import Chunk, Engine
 from services.local.clickhouse.errors import EngineError
+from services.local.clickhouse.hello import hello, is_hello
 from services.local.clickhouse.request import QueryRequest
 from services.local.clickhouse.statement import Kind
 from services.local.clickhouse.worker import QueryRunner
 
+_DISPLAY_NAME = "binnacle-embedded"
 _CONTENT_TYPES = {
     "CSV": "text/csv; charset=UTF-8; header=absent",
     "CSVWithNames": "text/csv; charset=UTF-8; header=present",
@@ -56,7 +58,12 @@ async def answer(engine: Engine, runner: QueryRunner, request: QueryRequest) -> 
         EngineError: before the first chunk.
     """
     started_ns = time.monotonic_ns()
-    chunks = _opened(engine, runner, request)
+    revision = request.protocol_revision
+    if is_hello(request.statement, revision=revision):
+        block = hello(name=_DISPLAY_NAME, version=engine.version, timezone=engine.timezone, revision=revision)
+        chunks = _replayed([Chunk(block, read_rows=1, read_bytes=1)])
+    else:
+        chunks = _opened(engine, runner, request)
     if request.waits_for_end:
         whole = [chunk async for chunk in chunks]
         chunks = _replayed(whole)
@@ -92,7 +99,7 @@ def _headers(engine: Engine, request: QueryRequest, tag: str) -> dict[str, str]:
         "X-ClickHouse-Query-Id": request.query_id,
         "X-ClickHouse-Format": output,
         "X-ClickHouse-Timezone": engine.timezone,
-        "X-ClickHouse-Server-Display-Name": "binnacle-embedded",
+        "X-ClickHouse-Server-Display-Name": _DISPLAY_NAME,
         "X-ClickHouse-Exception-Tag": tag,
     }
     if request.encoding:

@@ -38,6 +38,7 @@ class QueryRequest:
     query_id: str
     encoding: str | None
     waits_for_end: bool
+    protocol_revision: int = 0
     tag: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -89,7 +90,12 @@ def read_request(
         query_id=fields.get("query_id") or headers.get("x-clickhouse-query-id") or str(uuid.uuid4()),
         encoding=compression.negotiate(headers.get("accept-encoding", "")) if compressed else None,
         waits_for_end=fields.get("wait_end_of_query", "0") not in {"0", "false"},
+        protocol_revision=_number(fields.get("client_protocol_version", "0")),
     )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def _read_statement(query: bytes, body: Body) -> tuple[Statement, Body | None] | None:
