@@ -89,20 +89,23 @@ class KafkaEventBus:
         Raises:
             BackendUnavailable: Kafka cannot be reached, and there is no spool that lets the service go on without it.
         """
-        letters = [(one.topic, one.group) for one in self._consumers.subscriptions if one.dead_letter]
-        await create_missing_topics(self._address.servers, dead_letters=letters)
         async with self._lifecycle:
+            waits = self._spool is not None and self._sessions.usable() is None
             try:
-                await self._start_consumers()
-            except BackendUnavailable as exc:
+                if not waits:
+                    await self._start_consumers()
+            except BackendUnavailable:
                 if self._spool is None:
                     raise
-                log.warning("kafka.consumers_wait", error=exc.message)
+                waits = True
+            if waits:
+                log.warning("kafka.consumers_wait", servers=self._address.servers)
                 self._consumers_stale = True
             self._consuming = True
 
     async def _start_consumers(self) -> None:
         """Start, and start again: a rebalance can refuse a member that comes at the wrong instant."""
+        await self._make_topics()
         give_up_s = self._clock.monotonic_s() + START_WITHIN_S
         while True:
             try:
@@ -170,7 +173,8 @@ class KafkaEventBus:
 
     async def _make_topics(self) -> None:
         self._topics_made = True
-        await create_missing_topics(self._address.servers)
+        letters = [(one.topic, one.group) for one in self._consumers.subscriptions if one.dead_letter]
+        await create_missing_topics(self._address.servers, dead_letters=letters)
 
     async def finish(self) -> None:
         """Let everything that was published become safe, and tell for the last time how far events are."""
