@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,12 +103,6 @@ def _short_names(enum: EnumDescriptor) -> dict[int, str]:
 
 
 _QUESTIONS = (Settings().migrations_dir.parent / "QUESTIONS.md").read_text()
-
-
-@pytest.mark.parametrize("sql", re.findall(r"```sql\n(.*?)```", _QUESTIONS, re.DOTALL))
-async def test_every_documented_question_can_be_asked(store: ClickHouseAnalyticsStore, sql: str) -> None:
-    """The examples that analysts copy run on the schema as it is."""
-    await store.query(sql)
 
 
 def test_every_view_is_documented() -> None:
