@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ class FrontProcess:
 
     data: Path
     environment: Mapping[str, str]
+    arguments: Sequence[str] = ()
     port: int = 0
     process: subprocess.Popen[str] | None = None
 
@@ -36,7 +37,7 @@ class FrontProcess:
     def start(self) -> None:
         """Start it and wait for its line of readiness."""
         command = [sys.executable, "-m", "services.local.clickhouse_front"]
-        command += ["--port", str(self.port), "--data", str(self.data)]
+        command += ["--port", str(self.port), "--data", str(self.data), *self.arguments]
         environment = {**os.environ, **self.environment}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
@@ -64,9 +65,9 @@ class FrontProcess:
 
 
 @contextmanager
-def running_front(data: Path, **environment: str) -> Iterator[FrontProcess]:
-    """A front on `data`; killed at the end where it still runs."""
-    front = FrontProcess(data=data, environment=environment)
+def running_front(data: Path, *arguments: str, **environment: str) -> Iterator[FrontProcess]:
+    """A front on `data`, started with further `arguments`; killed at the end where it still runs."""
+    front = FrontProcess(data=data, environment=environment, arguments=arguments)
     front.start()
     try:
         yield front
