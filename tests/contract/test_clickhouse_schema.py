@@ -102,15 +102,6 @@ def _short_names(enum: EnumDescriptor) -> dict[int, str]:
     return {value.number: value.name.removeprefix(prefix) for value in enum.values}
 
 
-_QUESTIONS = (Settings().migrations_dir.parent / "QUESTIONS.md").read_text()
-
-
-def test_every_view_is_documented() -> None:
-    """Whoever looks for a view finds it in the table of views."""
-    views = {view.split()[0] for view in _views()}
-    assert sorted(view for view in views if f"`{view}`" not in _QUESTIONS) == []
-
-
 def _filled(message: Message, *, seed: int = 1) -> None:
     """Set every field, nested ones too, to a value of its own."""
     for field in message.DESCRIPTOR.fields:
