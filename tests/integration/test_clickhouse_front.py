@@ -129,6 +129,15 @@ def test_parameters_that_mean_nothing_are_refused(http: httpx.Client, params: di
     assert answer.headers["X-ClickHouse-Exception-Code"] == code
 
 
+@pytest.mark.parametrize("level", ["1", "2"])
+def test_a_read_only_query_is_answered_and_changes_nothing(http: httpx.Client, level: str) -> None:
+    """Dashboards ask so, whatever else is set beside it."""
+    params = {"readonly": level, "max_block_size": "17", "log_comment": "panel"}
+    assert http.post("/", params=params, content="SELECT getSetting('max_block_size')").text == "17\n"
+    refused = http.post("/", params=params, content="CREATE TABLE by_reader (x Int8) ENGINE = Memory")
+    assert refused.headers["X-ClickHouse-Exception-Code"] == "164"
+
+
 def test_a_get_changes_nothing(http: httpx.Client) -> None:
     """GET is read-only, as on a server."""
     answer = http.get("/", params={"query": "CREATE TABLE by_get (x Int8) ENGINE = Memory"})

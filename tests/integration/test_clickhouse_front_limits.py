@@ -79,6 +79,14 @@ def test_a_result_that_is_held_whole_is_bounded(http: httpx.Client) -> None:
         assert sum(chunk.count(b"\n") for chunk in answer.iter_bytes()) == 4_000_000
 
 
+def test_what_goes_from_table_to_table_is_no_result(http: httpx.Client) -> None:
+    """An insert of more than a held result may measure goes through."""
+    http.post("/", content="CREATE TABLE copied (n UInt64, t String) ENGINE = MergeTree ORDER BY n").raise_for_status()
+    sql = "INSERT INTO copied SELECT number, toString(number) FROM numbers(4000000)"
+    assert http.post("/", content=sql).status_code == 200
+    assert http.post("/", content="SELECT count() FROM copied").text == "4000000\n"
+
+
 @pytest.mark.parametrize("encoding", ["identity", "deflate"])
 def test_a_body_is_bounded_as_it_is_and_as_it_unpacks(http: httpx.Client, encoding: str) -> None:
     """A few kilobytes that stand for gigabytes are stopped on the way."""

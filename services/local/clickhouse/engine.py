@@ -90,12 +90,7 @@ class Engine:
         statement = request.statement
         output = statement.format or request.default_format
         streamed = statement.kind is Kind.SELECT and output in STREAMED_FORMATS
-        settings = {
-            **_DEFAULT_SETTINGS,
-            **self._limits.settings(is_held=not streamed or request.waits_for_end),
-            **request.settings,
-            "log_comment": f"{request.tag} {request.settings.get('log_comment', '')}".strip(),
-        }
+        settings = self._settings(request, is_held=not streamed or request.waits_for_end)
         with _translated(), self._connection(request.database, settings) as session:
             if request.rows is not None:
                 yield _insert(session, statement, request.rows)
@@ -107,18 +102,30 @@ class Engine:
     def cancel(self, request: QueryRequest) -> None:
         """End the request's query if it runs; its own thread sees QUERY_WAS_CANCELLED."""
         # The engine gives a query an id of its own, so it is found by what `run` set. The tag is hexadecimal.
-        self._root.query(f"KILL QUERY WHERE startsWith(Settings['log_comment'], '{request.tag}') ASYNC", "Null")
+        self._tell(f"KILL QUERY WHERE startsWith(Settings['log_comment'], '{request.tag}') ASYNC")
 
     def release_memory(self) -> None:
         """Give the pages that the allocator keeps for later back to the machine."""
-        self._root.query("SYSTEM JEMALLOC PURGE", "Null")
+        self._tell("SYSTEM JEMALLOC PURGE")
+
+    def _tell(self, sql: str) -> None:
+        with suppress(RuntimeError):  # while memory is short it may be refused as any other statement
+            self._root.query(sql, "Null")
+
+    def _settings(self, request: QueryRequest, *, is_held: bool) -> dict[str, str]:
+        asked = dict(request.settings)
+        comment = f"{request.tag} {asked.pop('log_comment', '')}".strip()
+        reads = request.statement.kind in {Kind.SELECT, Kind.READ}
+        bounds = self._limits.settings(is_held=reads and is_held)
+        # The request's own go last: a `readonly` at their end forbids what comes after it.
+        return {**_DEFAULT_SETTINGS, **bounds, "log_comment": comment, **asked}
 
     @contextmanager
     def _connection(self, database: str | None, settings: Mapping[str, str]) -> Iterator[Any]:
         session = _connect(self._place)
         try:
             _use(session, database, default=self.database)
-            if assignments := _assignments({**_DEFAULT_SETTINGS, **settings}):
+            if assignments := _assignments(settings):
                 session.query(f"SET {assignments}")
             yield session
         finally:
