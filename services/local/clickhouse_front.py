@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-memory-mb",
         type=int,
         default=os.environ.get(_ENVIRONMENT_PREFIX + "MAX_MEMORY_MB", _DEFAULTS.max_memory_mb),
-        help="resident memory that this process keeps below; a query that would need more is refused with "
+        help="megabytes of resident memory that this process keeps below; a query that would need more is refused with "
         f"MEMORY_LIMIT_EXCEEDED (default %(default)s, at least {MIN_MEMORY_MB}, or set "
         f"{_ENVIRONMENT_PREFIX}MAX_MEMORY_MB)",
     )

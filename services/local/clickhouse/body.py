@@ -53,13 +53,13 @@ class BodyMemory:
 
 
 class Body:
-    """Bytes behind a path; they are let go when nobody refers to them any more, in whatever thread that is."""
+    """Bytes behind a path; they are let go by `close`, or when nobody refers to them any more, in whatever thread."""
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
         self._file, self.path = _open_file()
         self._taken = [0]
-        weakref.finalize(self, _let_go, self._file, self.path, memory, self._taken)
+        self._let_go = weakref.finalize(self, _let_go, self._file, self.path, memory, self._taken)
 
     @property
     def size(self) -> int:
@@ -77,6 +77,10 @@ class Body:
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
+
+    def close(self) -> None:
+        """Let the bytes go now."""
+        self._let_go()
 
     def view(self) -> mmap.mmap | bytes:
         """The bytes without a copy; read-only."""

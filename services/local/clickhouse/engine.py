@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +93,8 @@ class Engine:
         settings = self._settings(request, is_held=not streamed or request.waits_for_end)
         with _translated(), self._connection(request.database, settings) as session:
             if request.rows is not None:
-                yield _insert(session, statement, request.rows)
+                with closing(request.rows):
+                    yield _insert(session, statement, request.rows)
             elif streamed:
                 yield from _stream(session, statement.text.decode(), output)
             else:
@@ -116,7 +117,7 @@ class Engine:
         asked = dict(request.settings)
         comment = f"{request.tag} {asked.pop('log_comment', '')}".strip()
         reads = request.statement.kind in {Kind.SELECT, Kind.READ}
-        bounds = self._limits.settings(is_held=reads and is_held)
+        bounds = self._limits.settings(reads=reads, is_held=is_held)
         # The request's own go last: a `readonly` at their end forbids what comes after it.
         return {**_DEFAULT_SETTINGS, **bounds, "log_comment": comment, **asked}
 

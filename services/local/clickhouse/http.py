@@ -83,3 +83,4 @@ async def _while_connected(request: Request, work: Coroutine[None, None, Respons
     finally:
         working.cancel()
         leaving.cancel()
+        del working  # its exception would keep this frame, and this frame the rows of an insert

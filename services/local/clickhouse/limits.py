@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 MIB = 1 << 20
-MIN_MEMORY_MB = 1024
-# What the process holds beside what the engine counts: its library's pages, Python, and the rows being received.
+# An insert into a table of many columns counts half a gigabyte of write buffers, most of which it never touches.
+MIN_MEMORY_MB = 1280
+# What the process holds beside what the engine counts: its library's pages, Python, and what the allocator keeps.
 _UNCOUNTED_BYTES = 384 * MIB
 
 
@@ -31,12 +32,12 @@ class Limits:
 
     @property
     def engine_bytes(self) -> int:
-        """What the engine may count: the allocator keeps up to a quarter more than is in use."""
-        return (self.max_memory_mb * MIB - _UNCOUNTED_BYTES - self.all_bodies_bytes) * 4 // 5
+        """What the engine may count as used."""
+        return self.max_memory_mb * MIB - _UNCOUNTED_BYTES - self.all_bodies_bytes
 
     @property
     def query_bytes(self) -> int:
-        """What one query may hold, so that a greedy one fails before the inserts beside it do."""
+        """What one query that reads may hold, so that a greedy one fails before the inserts beside it do."""
         return self.engine_bytes * 3 // 4
 
     @property
@@ -47,7 +48,7 @@ class Limits:
     @property
     def all_bodies_bytes(self) -> int:
         """What all requests that are being received or inserted may hold together."""
-        return self.max_memory_mb * MIB // 4
+        return self.max_memory_mb * MIB // 8
 
     @property
     def result_bytes(self) -> int:
@@ -72,7 +73,11 @@ class Limits:
             }
         )
 
-    def settings(self, *, is_held: bool) -> dict[str, str]:
+    def settings(self, *, reads: bool, is_held: bool) -> dict[str, str]:
         """Settings of a query, which its own may change; a result that is held whole is bounded too."""
-        bounds = {"max_execution_time": str(self.max_query_s), "max_memory_usage": str(self.query_bytes)}
-        return bounds | {"max_result_bytes": str(self.result_bytes)} if is_held else bounds
+        settings = {"max_execution_time": str(self.max_query_s)}
+        if reads:
+            settings["max_memory_usage"] = str(self.query_bytes)
+        if reads and is_held:
+            settings["max_result_bytes"] = str(self.result_bytes)
+        return settings

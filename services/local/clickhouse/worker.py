@@ -134,7 +134,10 @@ class _Handover:
     async def __anext__(self) -> Chunk:
         item = await self._queue.get()
         if isinstance(item, Future):
-            item.result()  # raises what the query raised
+            try:
+                item.result()  # raises what the query raised
+            finally:
+                del item  # its exception would keep this frame, and this frame the rows of an insert
             raise StopAsyncIteration
         self._room.release()
         return item

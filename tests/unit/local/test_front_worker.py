@@ -157,7 +157,7 @@ async def test_closing_cancels_what_still_runs() -> None:
 
 def test_a_bound_that_the_engine_alone_would_break_is_refused() -> None:
     """The message says what is the least."""
-    with pytest.raises(ValueError, match="at least 1024, got 100"):
+    with pytest.raises(ValueError, match="at least 1280, got 100"):
         Limits(max_memory_mb=100)
     limits = Limits()
     parts = limits.engine_bytes + limits.all_bodies_bytes
