@@ -71,12 +71,12 @@ def test_greedy_queries_fail_and_the_process_stays_below_its_bound(front: FrontP
 
 def test_a_result_that_is_held_whole_is_bounded(http: httpx.Client) -> None:
     """In a format that can be streamed it has no bound; in another, or waited for, it has."""
-    sql = "SELECT number, toString(number) FROM numbers(4000000) FORMAT "
+    sql = "SELECT number, toString(number) FROM numbers(8000000) FORMAT "
     assert http.post("/", content=sql + "JSON").headers["X-ClickHouse-Exception-Code"] == "396"
     waited = http.post("/", params={"wait_end_of_query": "1"}, content=sql + "TSV")
     assert waited.headers["X-ClickHouse-Exception-Code"] == "396"
     with http.stream("POST", "/", content=sql + "TSV") as answer:
-        assert sum(chunk.count(b"\n") for chunk in answer.iter_bytes()) == 4_000_000
+        assert sum(chunk.count(b"\n") for chunk in answer.iter_bytes()) == 8_000_000
 
 
 def test_what_goes_from_table_to_table_is_no_result(http: httpx.Client) -> None:
