@@ -21,7 +21,7 @@ class Limits:
     """When a batch is full; whichever comes first."""
 
     max_rows: int = 50_000
-    max_bytes: int = 16 * 1024 * 1024
+    max_bytes: int = 64 * 1024 * 1024
     max_age_s: float = 1.0
 
 

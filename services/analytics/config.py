@@ -22,10 +22,10 @@ class Settings(ServiceSettings):
     migrate_within_s: float = Field(default=60.0, gt=0, description="how long a start waits for the store")
     store_timeout_s: float = Field(default=60.0, gt=0, description="for one query or insert")
     batch_rows: int = Field(default=50_000, ge=1, le=1_000_000, description="rows of one insert at most")
-    batch_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="bytes of one insert, about")
+    batch_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="bytes of one insert, about")
     batch_age_s: float = Field(default=1.0, gt=0, le=60, description="how long a row waits for company")
     max_buffered_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024, description="waiting rows above which fetching pauses"
+        default=160 * 1024 * 1024, ge=1024, description="waiting rows above which fetching pauses"
     )
     dead_letter_max_ratio: float = Field(
         default=0.1, gt=0, le=1, description="share of a topic's last 1,000 records above which it is stopped"

@@ -53,7 +53,7 @@ class SinkSettings:
 
     group: str = "analytics"
     limits: Limits = field(default_factory=Limits)
-    max_buffered_bytes: int = 64 * 1024 * 1024
+    max_buffered_bytes: int = 160 * 1024 * 1024
     dead_letter_limits: DeadLetterLimits = field(default_factory=DeadLetterLimits)
 
 

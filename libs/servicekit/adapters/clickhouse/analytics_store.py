@@ -13,8 +13,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.client import Client
 
 from servicekit.adapters.clickhouse.errors import normalised
+from servicekit.adapters.clickhouse.uploads import Uploads
 from servicekit.errors import BackendUnavailable, InvalidRequest
 
 _DEFAULT_PORT = 8123
@@ -65,6 +67,7 @@ class ClickHouseAnalyticsStore:
         self._target = target
         self._timeout_s = timeout_s
         self._client: AsyncClient | None = None
+        self._uploads = Uploads(self._connect_for_uploads)
         self._connecting = asyncio.Lock()
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Mapping[str, Any]]:
@@ -99,7 +102,7 @@ class ClickHouseAnalyticsStore:
         synchronous = {"async_insert": "0", **settings}
         with normalised():
             async with asyncio.timeout(self._timeout_s):
-                await (await self._connected()).command(sql, data=body, settings=synchronous)
+                await self._uploads.insert(sql, body, settings=synchronous)
 
     async def ping(self) -> None:
         """Return if the store answers now.
@@ -130,6 +133,7 @@ class ClickHouseAnalyticsStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._uploads.aclose()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -142,21 +146,27 @@ class ClickHouseAnalyticsStore:
         return self._client
 
     async def _connect(self, *, database: str) -> AsyncClient:
-        return await clickhouse_connect.get_async_client(
-            host=self._target.host,
-            port=self._target.port,
-            username=self._target.user,
-            password=self._target.password,
-            database=database,
-            secure=self._target.secure,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            send_receive_timeout=self._timeout_s,
-            autogenerate_session_id=False,  # a session would let one query run at a time
-            query_retries=0,  # retrying is the caller's, who knows its deadline
-            compress=False,
-            settings={"max_execution_time": ceil(self._timeout_s)},  # what nobody waits for any more ends
-            tz_mode="aware",
-        )
+        return await clickhouse_connect.get_async_client(**self._options(database))
+
+    def _connect_for_uploads(self) -> Client:
+        return clickhouse_connect.get_client(**self._options(self._target.database))
+
+    def _options(self, database: str) -> dict[str, Any]:
+        return {
+            "host": self._target.host,
+            "port": self._target.port,
+            "username": self._target.user,
+            "password": self._target.password,
+            "database": database,
+            "secure": self._target.secure,
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "send_receive_timeout": self._timeout_s,
+            "autogenerate_session_id": False,  # a session would let one query run at a time
+            "query_retries": 0,  # retrying is the caller's, who knows its deadline
+            "compress": False,
+            "settings": {"max_execution_time": ceil(self._timeout_s)},  # what nobody waits for any more ends
+            "tz_mode": "aware",
+        }
 
 
 @asynccontextmanager
