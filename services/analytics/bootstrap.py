@@ -29,8 +29,8 @@ from services.analytics.sink_session import SinkSettings
 log = structlog.get_logger()
 
 _RETRY_S = 0.5
-# The sink holds a hundred thousand records at a time, none of them in a cycle: looking for cycles among them by Python's
-# own thresholds took an eighth of its time.
+# The sink holds a hundred thousand records at a time, none of them in a cycle: looking for cycles among them by
+# Python's own thresholds took an eighth of its time.
 _GC_THRESHOLDS = (50_000, 20, 100)
 
 

@@ -1,7 +1,7 @@
 """Sends rows to ClickHouse from a thread of its own, so that megabytes neither wait for the event loop nor hold it up.
 
-Part of `ClickHouseAnalyticsStore`. The asynchronous client writes 64 KiB a turn of the loop, and reads through a body of
-bytes to see whether it is a query; the synchronous one hands all of it to the socket at once.
+Part of `ClickHouseAnalyticsStore`. The asynchronous client writes 64 KiB a turn of the loop, and reads through a body
+of bytes to see whether it is a query; the synchronous one hands all of it to the socket at once.
 """
 
 import asyncio
