@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
 from servicekit.domain.envelope import Envelope
 from servicekit.events.codec import Headers, encode_headers
+from servicekit.events.topics import INTERACTION_COMPLETED, TOPICS
 
+PARTITIONS = TOPICS[INTERACTION_COMPLETED].partitions
 _BASES = 256
 _TENANTS = 7
 _WORDS = ("function", "returns", "the", "value", "when", "called", "with", "an", "argument", "list", "module", "raise")
@@ -22,8 +24,9 @@ _SECOND_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class BenchEvent:
-    """One record as a producer would send it."""
+    """One record as a producer would send it, to the partition in which its sequence counts."""
 
+    partition: int
     key: bytes
     value: bytes
     headers: Headers
@@ -47,8 +50,8 @@ def interactions(count: int, *, start_us: int, step_us: int, first: int = 0, see
             _time(b"\x12", end_us - 800_000),  # accept_time
             _time(b"\x1a", end_us),  # complete_time
         ))  # fmt: skip
-        own = (("ce_id", b"evt-" + request_id), ("ce_sequence", b"%d" % (number + 1)))
-        yield BenchEvent(request_id, value, alike[number % _TENANTS] + own)
+        own = (("ce_id", b"evt-" + request_id), ("ce_sequence", b"%d" % (number // PARTITIONS + 1)))
+        yield BenchEvent(number % PARTITIONS, request_id, value, alike[number % _TENANTS] + own)
 
 
 def _alike_headers(tenant: str) -> Headers:

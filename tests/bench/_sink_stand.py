@@ -18,12 +18,11 @@ from pathlib import Path
 import psutil
 from confluent_kafka import Producer
 
-from servicekit.events.topics import INTERACTION_COMPLETED, TOPICS
+from servicekit.events.topics import INTERACTION_COMPLETED
 from tests.bench._interactions import BenchEvent
 from tests.clickhouse_process import FrontProcess
 
 _FLUSH_S = 120.0
-_PARTITIONS = TOPICS[INTERACTION_COMPLETED].partitions
 
 
 def fill(broker: str, events: Iterable[BenchEvent]) -> int:
@@ -45,7 +44,7 @@ def fill(broker: str, events: Iterable[BenchEvent]) -> int:
         while True:
             try:
                 producer.produce(
-                    INTERACTION_COMPLETED, event.value, event.key, count % _PARTITIONS,
+                    INTERACTION_COMPLETED, event.value, event.key, event.partition,
                     headers=list(event.headers), on_delivery=note,
                 )  # fmt: skip
             except BufferError:

@@ -32,7 +32,7 @@ from services.analytics.tables import read_tables
 from services.local.layout import choose_ports
 from services.local.native_kafka import NativeKafka
 from services.local.native_server import running_broker
-from tests.bench._interactions import BenchEvent, describe, interactions
+from tests.bench._interactions import PARTITIONS, BenchEvent, describe, interactions
 from tests.bench._sink_stand import Counter, EngineAlone, Usage, fill, running_sink, usage
 from tests.clickhouse_process import FrontProcess, running_front
 
@@ -213,7 +213,7 @@ async def _consume(broker: str, *, count: int, skip: int) -> float:
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, fetch_max_wait_ms=100)
     await consumer.start()
     try:
-        partitions = [TopicPartition(INTERACTION_COMPLETED, n) for n in range(TOPICS[INTERACTION_COMPLETED].partitions)]
+        partitions = [TopicPartition(INTERACTION_COMPLETED, number) for number in range(PARTITIONS)]
         consumer.assign(partitions)
         for partition, end in (await consumer.end_offsets(partitions)).items():
             consumer.seek(partition, end - count // len(partitions) if skip else 0)
@@ -236,7 +236,7 @@ def _rows(folder: Path, batch: Sequence[BenchEvent]) -> list[Path]:
         with path.open("wb") as out:
             for number, event in enumerate(batch[start : start + _BATCH], start=start):
                 record: ConsumerRecord[bytes, bytes] = ConsumerRecord(
-                    INTERACTION_COMPLETED, number % 12, number // 12, now_ms, 0, event.key, event.value,
+                    INTERACTION_COMPLETED, event.partition, number // PARTITIONS, now_ms, 0, event.key, event.value,
                     None, len(event.key), len(event.value), event.headers,
                 )  # fmt: skip
                 out.writelines(encoder.encode(record))
