@@ -32,6 +32,8 @@ log = structlog.get_logger()
 _POLL_MS = 100
 _POLL_RECORDS = 500
 _INSERTS_AT_ONCE = 2
+# One batch of a topic is on its way to the store while the one before it is written.
+_BATCHES_AT_ONCE = 2
 _MAX_BACKOFF_S = 5.0
 _PROBE_AFTER_S = 2.0
 _PROBE_WITHIN_S = 2.0
@@ -84,7 +86,8 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         }
         self._encoders = {topic: RowEncoder(topic, message_name=TOPICS[topic].message) for topic in tables}
         self._filling: dict[str, Batch] = {}
-        self._storing: dict[str, tuple[Batch, asyncio.Task[None]]] = {}
+        # By topic, the oldest first.
+        self._storing: dict[str, list[tuple[Batch, asyncio.Task[bool]]]] = {topic: [] for topic in tables}
         self._slots = asyncio.Semaphore(_INSERTS_AT_ONCE)
         self._expected: dict[TopicPartition, int] = {}
         self._epoch = 0
@@ -214,16 +217,20 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         now_s = self._clock.monotonic_s()
         for topic, batch in list(self._filling.items()):
             due = everything or batch.is_due(self._settings.limits, now_s=now_s)
-            if due and topic not in self._storing:
+            storing = self._storing[topic]
+            if due and (len(storing) < _BATCHES_AT_ONCE or everything):
                 del self._filling[topic]
-                task = tasks.create_task(self._store(batch), name=f"store {topic}")
-                self._storing[topic] = batch, task
+                # What was read before a rebalance is read again: nothing has to wait for it.
+                before = next((one for older, one in storing[::-1] if older.epoch == batch.epoch), None)
+                task = tasks.create_task(self._store(batch, before=before), name=f"store {topic}")
+                storing.append((batch, task))
                 task.add_done_callback(partial(self._forget, topic))
 
-    def _forget(self, topic: str, _done: asyncio.Task[None]) -> None:
-        self._storing.pop(topic, None)
+    def _forget(self, topic: str, done: asyncio.Task[bool]) -> None:
+        self._storing[topic] = [one for one in self._storing[topic] if one[1] is not done]
 
-    async def _store(self, batch: Batch) -> None:
+    async def _store(self, batch: Batch, *, before: asyncio.Task[bool] | None) -> bool:
+        """Store, and commit once all batches before it are stored too; whether they are."""
         failures = 0
         with STORE_SECONDS.labels(topic=batch.topic).time():
             while True:
@@ -236,9 +243,12 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
                     await self._back_off(batch, error, failures)
                 except DeadLetterCapReached as reached:
                     self._stop_topic(batch.topic, reached.trip)
-                    return
+                    return False
         self._health.failing.pop(batch.topic, None)
+        if before is not None and not await _succeeded(before):
+            return False
         await self._commit(batch)
+        return True
 
     def _stop_topic(self, topic: str, trip: Trip) -> None:
         """Neither this batch nor a later one of the topic is committed; its partitions are paused next."""
@@ -289,7 +299,7 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     def _throttle(self) -> None:
         """Stop fetching while too much waits, and for good what was stopped; what is not fetched only lags."""
-        waiting = [*self._filling.values(), *(batch for batch, _task in self._storing.values())]
+        waiting = [*self._filling.values(), *(batch for batch, _task in self._all_storing())]
         size_bytes = sum(batch.size_bytes for batch in waiting)
         BUFFERED_BYTES.set(size_bytes)
         if size_bytes > self._settings.max_buffered_bytes and not self._health.paused:
@@ -334,13 +344,22 @@ class SinkSession(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._abandon()
 
     async def _finish_storing(self, *, within_s: float) -> None:
-        running = [task for _batch, task in self._storing.values()]
+        running = [task for _batch, task in self._all_storing()]
         if running:
             await asyncio.wait(running, timeout=within_s)
+
+    def _all_storing(self) -> list[tuple[Batch, asyncio.Task[bool]]]:
+        return [one for storing in self._storing.values() for one in storing]
 
     def _abandon(self) -> None:
         """Let go of what is not stored; it is not committed either, so it is read again."""
         self._filling.clear()
         self._health.failing.clear()
-        for _batch, task in list(self._storing.values()):
+        for _batch, task in self._all_storing():
             task.cancel()
+
+
+async def _succeeded(task: asyncio.Task[bool]) -> bool:
+    """Whether a batch, and with it every batch before it, was stored; waits until that is known."""
+    await asyncio.wait({task})
+    return not task.cancelled() and task.exception() is None and task.result()

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from servicekit.adapters.clickhouse.analytics_store import open_analytics_store
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="accepted for the sake of uniformity: JSON is always last")
     options = parser.parse_args(arguments)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     with tempfile.TemporaryDirectory(prefix="binnacle-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         ports = choose_ports({}, free=True)

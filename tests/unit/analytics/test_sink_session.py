@@ -191,6 +191,47 @@ async def test_a_batch_of_an_earlier_assignment_is_not_committed() -> None:
     assert consumer.commits == []
 
 
+async def test_a_batch_that_is_stored_first_is_committed_behind_the_one_before_it() -> None:
+    """Two batches of a topic are stored at once; a commit never passes over what is not stored yet."""
+    first_is_away = True
+
+    def away(body: bytes) -> None:
+        if first_is_away and b"e0" in body:
+            raise BackendUnavailable("away")
+
+    consumer, store = FakeConsumer(), RecordingStore(refuse=away)
+    async with _running(consumer, store):
+        consumer.give(0)
+        await _until(consumer.waiting.empty)
+        consumer.give(1)
+        await _until(lambda: store.inserts)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert consumer.commits == []
+        first_is_away = False
+        await _until(lambda: len(consumer.commits) == 2)
+    assert consumer.commits == [{_PARTITION: 1}, {_PARTITION: 2}]
+
+
+async def test_a_batch_behind_one_that_was_given_up_is_not_committed() -> None:
+    """At a stop that cannot wait for the store, nothing is committed past what is not stored."""
+
+    def away(body: bytes) -> None:
+        if b"e0" in body:
+            raise BackendUnavailable("away")
+
+    consumer, store = FakeConsumer(), RecordingStore(refuse=away)
+    async with _running(consumer, store):
+        consumer.give(0)
+        await _until(consumer.waiting.empty)
+        consumer.give(1)
+        await _until(lambda: store.inserts)
+        assert consumer.listener is not None
+        consumer.listener._abandon()
+        await _until(lambda: not consumer.listener._all_storing())
+    assert consumer.commits == []
+
+
 async def test_fetching_pauses_above_the_limit_and_goes_on_below() -> None:
     """Memory is bounded while the store is away; what is not fetched stays in Kafka."""
     gone = True
