@@ -31,7 +31,8 @@ $(UV): infra/locks/bootstrap.lock
 $(VENV)/.synced: $(UV) infra/locks/dev.lock pyproject.toml
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
 	@echo "» installing what infra/locks/dev.lock names (about 2 GB)"
-	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes infra/locks/dev.lock
+	@# Compiled once here: a stack starts ten processes, and each would compile what it imports where Python may not write.
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes --compile-bytecode infra/locks/dev.lock
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -89,7 +89,7 @@ def test_tail_prints_decoded_events(stack: RunningStack) -> None:
     answer = stack.binnacle_json("ask", "What is baked on Fridays?")[-1]["answer"]
     events = stack.binnacle_json("tail", "interaction", "--from-beginning", "--limit", "1")
     assert events[0]["value"]["request_id"]
-    assert events[0]["headers"]["ce_type"] == "binnacle.events.v1.InteractionCompleted"
+    assert events[0]["envelope"]["type"] == "binnacle.events.v1.InteractionCompleted"
     assert answer["request_id"]
 
 
