@@ -42,9 +42,9 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """The most in the last half over the most in the first half."""
-        middle = len(self.samples) // 2
-        return max(self.samples[middle:]) / max(self.samples[:middle])
+        """The most in the last third of the outage over the most in the second: by then the backlog fills the buffer."""
+        third = len(self.samples) // 3
+        return max(self.samples[2 * third :]) / max(self.samples[third : 2 * third])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ async def _run(folder: Path, *, seconds: float) -> dict[str, dict[str, float]]:
         for process in stack.stack.processes.values():
             put_behind_gate(process, gate)
         _say(f"Kafka away for {seconds:g} s")
-        kafka = await _outage(stack, "kafka", gate, seconds=seconds, meanwhile=_nothing)
+        kafka = await _outage(stack, "broker", gate, seconds=seconds, meanwhile=_nothing)
         _say(f"ClickHouse away for {seconds:g} s, {_FLOOD} more events on the topic")
 
         async def flood() -> None:
