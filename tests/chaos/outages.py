@@ -42,7 +42,7 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """The most in the last third of the outage over the most in the second: by then the backlog fills the buffer."""
+        """The most in the last third over the most in the second, when the backlog fills the buffer."""
         third = len(self.samples) // 3
         return max(self.samples[2 * third :]) / max(self.samples[third : 2 * third])
 
