@@ -17,7 +17,7 @@ from services.local.supervisor import LocalStack
 from tests.chaos.faults import Aim, Fault, Victim
 from tests.chaos.proxies import Trap
 
-_AIM_WITHIN_S = 20.0  # while another victim is away the instant does not come
+_AIM_WITHIN_S = 8.0  # while another victim is away the instant does not come
 _ALIVE_WITHIN_S = 60.0
 _POLL_S = 0.02
 

@@ -27,7 +27,7 @@ from tests.chaos.callers import Callers
 from tests.chaos.counting import Counts, settle
 from tests.chaos.stack import ChaosStack, open_chaos_stack
 
-_FLOOD = 100_000
+_FLOOD = 150_000  # more than the sink buffers
 _LOAD_AROUND_S = 5.0
 _SAMPLE_S = 0.5
 _MEMORY_GROWTH = 1.1
