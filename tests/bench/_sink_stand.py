@@ -85,7 +85,8 @@ def running_sink(front: FrontProcess, broker: str, folder: Path) -> Iterator[int
         "log_level": "warning",
     }
     environment = {f"BINNACLE_ANALYTICS__{name.upper()}": value for name, value in settings.items()}
-    with (folder / "analytics.log").open("ab") as log:
+    log_path = folder / "analytics.log"
+    with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.analytics"],
             env={**os.environ, **environment},
@@ -98,6 +99,9 @@ def running_sink(front: FrontProcess, broker: str, folder: Path) -> Iterator[int
     finally:
         process.terminate()
         process.wait(60)
+        failures = log_path.read_text(encoding="utf-8").count("sink.store_failed")
+        if failures:
+            print(f"sink: {failures} attempts to store a batch failed and were repeated", file=sys.stderr, flush=True)
 
 
 class Counter:
