@@ -95,7 +95,7 @@ class Indexer:
             )
             for draft in drafts
         ]
-        return await self._store.replace_documents(tenant, revisions)
+        return await self._store.replace_documents(tenant, revisions, model=self._embedder.model.id)
 
     @asynccontextmanager
     async def _locked(self, tenant: str, document_ids: Sequence[str]) -> AsyncIterator[None]:

@@ -61,6 +61,7 @@ class Searcher:
                 text=request.query,
                 vector=vector,
                 top_k=request.top_k,
+                model=self._embedder.model.id,
                 condition=request.condition,
                 dense_weight=request.dense_weight,
             ),

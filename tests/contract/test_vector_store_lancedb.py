@@ -14,7 +14,7 @@ from servicekit.adapters.memory.embedder import DIMENSION, embed_words
 from servicekit.errors import InvalidRequest, NotReady
 from servicekit.ports.vector_store import SearchMode, SearchQuery
 from servicekit.testing.conformance.vector_store import VectorStoreConformance
-from servicekit.testing.documents import NOON, make_revision
+from servicekit.testing.documents import MODEL, NOON, make_revision, put
 
 
 @pytest.fixture
@@ -29,15 +29,15 @@ class TestLanceVectorStore(VectorStoreConformance):
 
 
 def _search(text: str, mode: SearchMode = SearchMode.HYBRID, top_k: int = 5) -> SearchQuery:
-    return SearchQuery(mode, text, embed_words(text), top_k)
+    return SearchQuery(mode, text, embed_words(text), top_k, MODEL)
 
 
 async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     """Documents, tombstones, versions, fields and archives outlive the process."""
     url = f"lancedb://{tmp_path}"
     async with open_vector_store(url, dimension=DIMENSION) as store:
-        await store.replace_documents("acme", [make_revision("a", ["north star"], metadata={"k": 1})])
-        await store.replace_documents("acme", [make_revision("b", ["south wind"])])
+        await put(store, "acme", [make_revision("a", ["north star"], metadata={"k": 1})])
+        await put(store, "acme", [make_revision("b", ["south wind"])])
         await store.delete_document("acme", "b", erase_time=NOON)
         before = await store.describe("acme")
     async with open_vector_store(url, dimension=DIMENSION) as store:
@@ -45,14 +45,14 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
         hits = await store.search("acme", _search("north star"))
         assert [(hit.chunk.document_id, hits.corpus_version) for hit in hits.chunks] == [("a", 3)]
         assert (await store.get_documents("acme", ["b"]))["b"].delete_time == NOON
-        assert await store.replace_documents("acme", [make_revision("c", ["west"])]) == before.version + 1
+        assert await put(store, "acme", [make_revision("c", ["west"])]) == before.version + 1
 
 
 async def test_another_dimension_is_refused(tmp_path: Path) -> None:
     """An index made by one embedder is not searched with vectors of another."""
     url = f"lancedb://{tmp_path}"
     async with open_vector_store(url, dimension=DIMENSION) as store:
-        await store.replace_documents("acme", [make_revision("a", ["north star"])])
+        await put(store, "acme", [make_revision("a", ["north star"])])
     async with open_vector_store(url, dimension=DIMENSION * 2) as store:
         with pytest.raises(NotReady, match="64"):
             await store.search("acme", _search("north"))
@@ -70,15 +70,15 @@ async def test_optimizing_changes_no_answer(store: LanceVectorStore, monkeypatch
     """Indexing what was appended, with a vector index too, leaves every ranking as it was."""
     monkeypatch.setattr(maintenance, "VECTOR_INDEX_MIN_ROWS", 300)
     texts = [f"station {number} reports wind {number % 7} from the {number % 5} side" for number in range(400)]
-    await store.replace_documents("acme", [make_revision("log", texts)])
-    await store.replace_documents("acme", [make_revision("star", ["the polar star stands still"])])
+    await put(store, "acme", [make_revision("log", texts)])
+    await put(store, "acme", [make_revision("star", ["the polar star stands still"])])
     queries = [_search("polar star"), _search("polar star", SearchMode.SPARSE), _search("polar star", SearchMode.DENSE)]
     before = [(await store.search("acme", query)).chunks[0].chunk for query in queries]
     tables = store._tenants["acme"]
     await maintenance.optimize(tables)
     assert tables.snapshot.has_vector_index
     assert [(await store.search("acme", query)).chunks[0].chunk for query in queries] == before
-    await store.replace_documents("acme", [make_revision("late", ["a comet passes late"])])
+    await put(store, "acme", [make_revision("late", ["a comet passes late"])])
     assert (await store.search("acme", _search("comet late"))).chunks[0].chunk.document_id == "late"
     await store.delete_document("acme", "star", erase_time=NOON)
     assert (await store.search("acme", _search("polar star"))).chunks[0].chunk.document_id == "log"
@@ -97,9 +97,9 @@ async def test_writes_bring_maintenance_about(store: LanceVectorStore, monkeypat
         finished.set()
 
     monkeypatch.setattr(maintenance, "optimize", observed)
-    await store.replace_documents("acme", [make_revision("few", [f"text {n}" for n in range(20)])])
+    await put(store, "acme", [make_revision("few", [f"text {n}" for n in range(20)])])
     assert not finished.is_set()
-    await store.replace_documents("acme", [make_revision("many", [f"text {n}" for n in range(90)])])
+    await put(store, "acme", [make_revision("many", [f"text {n}" for n in range(90)])])
     await finished.wait()
     indices = await store._tenants["acme"].chunks.list_indices()
     assert [index.num_unindexed_rows for index in indices] == [0]
@@ -108,13 +108,13 @@ async def test_writes_bring_maintenance_about(store: LanceVectorStore, monkeypat
 _WRITER = """
 import asyncio, sys
 from servicekit.adapters.lancedb.vector_store import open_vector_store
-from servicekit.testing.documents import make_revision
+from servicekit.testing.documents import MODEL, NOON, make_revision, put
 
 async def write(url: str) -> None:
     async with open_vector_store(url, dimension=64) as store:
         for number in range(1, 10_000):
             texts = [f"swap part {part} edition {number}" for part in range(5)]
-            await store.replace_documents("acme", [make_revision("swap", texts, revision=number)])
+            await put(store, "acme", [make_revision("swap", texts, revision=number)])
             print(number, flush=True)
 
 asyncio.run(write(sys.argv[1]))
@@ -140,5 +140,5 @@ async def test_a_killed_writer_leaves_whole_revisions(tmp_path: Path, kill_after
         assert len(set(revisions)) == 1
         assert revisions[0] >= acknowledged
         assert (await store.describe("acme")).version >= acknowledged
-        await store.replace_documents("acme", [make_revision("swap", ["the end"], revision=10_000)])
+        await put(store, "acme", [make_revision("swap", ["the end"], revision=10_000)])
         assert [hit.chunk.text for hit in (await store.search("acme", _search("end"))).chunks] == ["the end"]

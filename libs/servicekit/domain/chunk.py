@@ -34,13 +34,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:
-    """A chunk with its place in one ranking: `rank` from 1, scores comparable within that search only."""
+    """A chunk with its place in one ranking: `rank` from 1, scores comparable within that search only.
+
+    Each stage that scored the chunk left its score; `score` is that of the last one. `passage` numbers runs of chunks
+    that follow each other in their document (0: not grouped); `overlap_chars` at its begin repeat the chunk before.
+    """
 
     chunk: Chunk
     rank: int
     score: float
     dense_score: float | None = None
     sparse_score: float | None = None
+    fusion_score: float | None = None
+    rerank_score: float | None = None
+    mmr_score: float | None = None
+    neighbour: bool = False
+    passage: int = 0
+    overlap_chars: int = 0
 
 
 @dataclass(frozen=True, slots=True)

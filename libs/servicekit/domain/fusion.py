@@ -2,6 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+
+# Of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009).
+RANK_CONSTANT = 60
+
+
+class FusionMethod(StrEnum):
+    """How two rankings become one."""
+
+    RELATIVE_SCORE = "relative_score"
+    RANKED = "ranked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +26,22 @@ class FusedHit:
 
 
 def fuse(
-    dense: Mapping[str, float], sparse: Mapping[str, float], *, dense_weight: float, top_k: int
+    dense: Mapping[str, float],
+    sparse: Mapping[str, float],
+    *,
+    dense_weight: float,
+    top_k: int,
+    method: FusionMethod = FusionMethod.RELATIVE_SCORE,
 ) -> tuple[FusedHit, ...]:
-    """Relative-score fusion: each ranking's scores scaled to 0..1 by its own extremes, then weighted.
+    """Both rankings as one, scores 0 to 1.
 
-    A key that one ranking did not find counts 0 there. Equal scores are ordered by key, so that the same
-    search gives the same order. Both rankings should be at least 100 deep: the minimum sets the scale.
+    Relative score: each ranking's scores scaled to 0..1 by its own extremes, then weighted; both should be at least 100
+    deep, since the minimum sets the scale. Ranked: reciprocal ranks, weighted, scaled so that first in both is 1.
+    A key that one ranking did not find counts 0 there. Equal scores are ordered by key, so that the same search gives
+    the same order.
     """
-    scaled_dense, scaled_sparse = _scale(dense), _scale(sparse)
+    scaled = _scale if method is FusionMethod.RELATIVE_SCORE else _reciprocal_ranks
+    scaled_dense, scaled_sparse = scaled(dense), scaled(sparse)
     hits = [
         FusedHit(
             key=key,
@@ -34,6 +53,11 @@ def fuse(
     ]
     hits.sort(key=lambda hit: (-hit.score, hit.key))
     return tuple(hits[:top_k])
+
+
+def _reciprocal_ranks(scores: Mapping[str, float]) -> dict[str, float]:
+    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return {key: (RANK_CONSTANT + 1) / (RANK_CONSTANT + rank) for rank, (key, _) in enumerate(ordered, start=1)}
 
 
 def _scale(scores: Mapping[str, float]) -> dict[str, float]:

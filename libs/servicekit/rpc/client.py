@@ -68,7 +68,7 @@ async def open_channel(
         ("grpc.max_reconnect_backoff_ms", MAX_BACKOFF_MS),
         ("grpc.dns_min_time_between_resolutions_ms", MAX_BACKOFF_MS),
         ("grpc.enable_http_proxy", 0),
-        # Connections are this channel's own: shared ones would pass on the back-off of a dead server whose port is reused.
+        # Connections of its own: shared ones would pass on the back-off of a dead server whose port is used again.
         ("grpc.use_local_subchannel_pool", 1),
     ]
     uri = target if target.startswith(_RESOLVERS) else f"dns:///{target}"

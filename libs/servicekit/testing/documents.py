@@ -4,16 +4,22 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from servicekit.adapters.memory.embedder import embed_words
+from servicekit.adapters.memory.embedder import MemoryEmbedder, embed_words
 from servicekit.domain.chunk import Chunk, MetadataScalar
-from servicekit.ports.vector_store import DocumentRevision, IndexedChunk, StoredDocument
+from servicekit.ports.vector_store import DocumentRevision, DocumentWriter, IndexedChunk, StoredDocument
 
+MODEL = MemoryEmbedder.model.id
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def content_hash(text: str) -> str:
     """As the retriever hashes a chunk's text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def put(store: DocumentWriter, tenant: str, revisions: Sequence[DocumentRevision]) -> int:
+    """Make these the current revisions, with the vectors of `make_revision`; returns the corpus version."""
+    return await store.replace_documents(tenant, revisions, model=MODEL)
 
 
 def make_revision(

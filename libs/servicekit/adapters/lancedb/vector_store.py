@@ -57,9 +57,10 @@ class LanceVectorStore:
             tables = await self._tables(tenant)
             return {} if tables is None or not content_hashes else await tables.get_chunks(content_hashes)
 
-    async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision]) -> int:
+    async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> int:
         """Make these the current revisions, all at one instant."""
         with _translated():
+            del model  # not pinned here yet
             tables = await self._tables(tenant, create=True)
             if tables is None:
                 raise BackendUnavailable("lancedb", reason="VECTOR_STORE_FAILED")

@@ -9,12 +9,12 @@ from servicekit.adapters.memory.embedder import embed_words
 from servicekit.domain.chunk import MetadataScalar
 from servicekit.domain.filter import Comparison, Operator
 from servicekit.ports.vector_store import SearchHits, SearchMode, SearchQuery, VectorStore
-from servicekit.testing.documents import make_revision
+from servicekit.testing.documents import MODEL, make_revision, put
 
 
 def query_of(text: str, mode: SearchMode = SearchMode.HYBRID, **options: object) -> SearchQuery:
     """A search for a text, with its vector by words and up to ten chunks unless `options` say else."""
-    values = {"vector": embed_words(text), "top_k": 10} | options
+    values = {"vector": embed_words(text), "model": MODEL, "top_k": 10} | options
     return SearchQuery(mode=mode, text=text, **values)  # type: ignore[arg-type]  # spelled at each call
 
 
@@ -34,7 +34,8 @@ class WithLibrary:
     @pytest.fixture
     async def library(self, store: VectorStore) -> VectorStore:
         """A tenant `acme` with three documents about different things."""
-        await store.replace_documents(
+        await put(
+            store,
             "acme",
             [
                 make_revision(

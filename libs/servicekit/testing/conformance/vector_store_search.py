@@ -1,14 +1,16 @@
 """What searching and reading any vector store must do; part of `vector_store.py` beside this file."""
 
+from dataclasses import replace
+
 import pytest
 
 from servicekit.adapters.memory.embedder import embed_words
 from servicekit.domain.chunk import MetadataScalar
 from servicekit.domain.filter import All, Any, FieldKind, Filter, Not, Operator
 from servicekit.errors import InvalidRequest
-from servicekit.ports.vector_store import SearchMode, SearchQuery, VectorStore
+from servicekit.ports.vector_store import SearchMode, VectorStore
 from servicekit.testing.conformance.vector_store_corpus import WithLibrary, compare, documents_of, query_of
-from servicekit.testing.documents import content_hash, make_revision
+from servicekit.testing.documents import content_hash, make_revision, put
 
 
 class SearchConformance(WithLibrary):
@@ -63,11 +65,9 @@ class SearchConformance(WithLibrary):
 
     async def test_the_weight_decides_between_the_rankings(self, library: VectorStore) -> None:
         """With weight 1 the vectors alone rank, with weight 0 the words alone."""
-        mixed = SearchQuery(
-            SearchMode.HYBRID, "moon sea", embed_words("flour water salt and yeast make bread"), top_k=1
-        )
-        by_vector = await library.search("acme", _with(mixed, dense_weight=1.0))
-        by_words = await library.search("acme", _with(mixed, dense_weight=0.0))
+        mixed = query_of("moon sea", vector=embed_words("flour water salt and yeast make bread"), top_k=1)
+        by_vector = await library.search("acme", replace(mixed, dense_weight=1.0))
+        by_words = await library.search("acme", replace(mixed, dense_weight=0.0))
         assert documents_of(by_vector) == ["bread"]
         assert documents_of(by_words) == ["tides"]
 
@@ -85,7 +85,7 @@ class SearchConformance(WithLibrary):
         """A dense search needs a vector of the store's own length."""
         for vector in (None, (1.0,) * 3):
             with pytest.raises(InvalidRequest):
-                await library.search("acme", SearchQuery(SearchMode.DENSE, "x", vector, top_k=3))
+                await library.search("acme", query_of("x", SearchMode.DENSE, vector=vector, top_k=3))
 
     @pytest.mark.parametrize(
         ("condition", "expected"),
@@ -153,10 +153,8 @@ class SearchConformance(WithLibrary):
     async def test_a_filter_is_no_limit_to_depth(self, store: VectorStore) -> None:
         """The filter applies before the ranking is cut, so that rare documents are found among many."""
         texts = [f"water everywhere number {number}" for number in range(150)]
-        await store.replace_documents("acme", [make_revision("many", texts, metadata={"kind": "common"})])
-        await store.replace_documents(
-            "acme", [make_revision("rare", ["stone with little water in it"], metadata={"kind": "rare"})]
-        )
+        await put(store, "acme", [make_revision("many", texts, metadata={"kind": "common"})])
+        await put(store, "acme", [make_revision("rare", ["stone with little water in it"], metadata={"kind": "rare"})])
         condition = compare("kind", Operator.EQUAL, "rare")
         for mode in SearchMode:
             hits = await store.search("acme", query_of("water everywhere", mode, top_k=1, condition=condition))
@@ -166,7 +164,7 @@ class SearchConformance(WithLibrary):
         """A value of another kind is refused with nothing written."""
         before = await library.describe("acme")
         with pytest.raises(InvalidRequest, match="year"):
-            await library.replace_documents("acme", [make_revision("x", ["y"], metadata={"year": "soon"})])
+            await put(library, "acme", [make_revision("x", ["y"], metadata={"year": "soon"})])
         assert await library.describe("acme") == before
         assert before.fields == {
             "lang": FieldKind.TEXT,
@@ -178,7 +176,7 @@ class SearchConformance(WithLibrary):
     async def test_metadata_comes_back_as_it_went_in(self, store: VectorStore) -> None:
         """Whole numbers stay whole and large, truth values stay truth values."""
         metadata: dict[str, MetadataScalar] = {"n": 2**60 + 1, "f": 0.1, "b": True, "t": "é'\"\n", "N": 1}
-        await store.replace_documents("acme", [make_revision("d", ["text here"], metadata=metadata)])
+        await put(store, "acme", [make_revision("d", ["text here"], metadata=metadata)])
         hits = await store.search("acme", query_of("text here"))
         assert dict(hits.chunks[0].chunk.metadata) == metadata
         assert dict((await store.get_documents("acme", ["d"]))["d"].metadata) == metadata
@@ -186,7 +184,7 @@ class SearchConformance(WithLibrary):
 
     async def test_tenants_see_only_their_own(self, library: VectorStore) -> None:
         """Nothing of one tenant shows for another: chunks, hashes, documents, fields, statistics."""
-        await library.replace_documents("other", [make_revision("kafka", ["a writer from Prague"])])
+        await put(library, "other", [make_revision("kafka", ["a writer from Prague"])])
         for mode in SearchMode:
             hits = await library.search("other", query_of("offset writer", mode))
             assert {scored.chunk.text for scored in hits.chunks} == {"a writer from Prague"}
@@ -199,10 +197,6 @@ class SearchConformance(WithLibrary):
     @pytest.mark.parametrize("tenant", ["Acme", "a/../b", "ü" * 60, "x y", "-", "acme.chunks"])
     async def test_any_tenant_name_works(self, library: VectorStore, tenant: str) -> None:
         """Names that a file system or a query language would stumble over are names like any other."""
-        await library.replace_documents(tenant, [make_revision("d", ["a lonely cloud"])])
+        await put(library, tenant, [make_revision("d", ["a lonely cloud"])])
         assert documents_of(await library.search(tenant, query_of("cloud"))) == ["d"]
         assert documents_of(await library.search("acme", query_of("cloud", SearchMode.SPARSE))) == []
-
-
-def _with(query: SearchQuery, *, dense_weight: float) -> SearchQuery:
-    return SearchQuery(query.mode, query.text, query.vector, query.top_k, query.condition, dense_weight)

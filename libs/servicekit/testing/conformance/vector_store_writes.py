@@ -9,7 +9,7 @@ import pytest
 from servicekit.errors import NotFound
 from servicekit.ports.vector_store import SearchMode, VectorStore
 from servicekit.testing.conformance.vector_store_corpus import WithLibrary, documents_of, query_of
-from servicekit.testing.documents import NOON, content_hash, make_revision
+from servicekit.testing.documents import NOON, content_hash, make_revision, put
 
 ODD_TEXTS = (
     'she said "begin" and it began',
@@ -36,7 +36,7 @@ class WriteConformance(WithLibrary):
             metadata={"lang": "de", "year": 2024, "draft": True},
         )
         for _ in range(3):
-            await library.replace_documents("acme", [revision])
+            await put(library, "acme", [revision])
         assert [scored.chunk for scored in (await library.search("acme", query)).chunks] == before
         state = await library.describe("acme")
         assert (state.documents, state.chunks) == (3, 4)
@@ -44,14 +44,14 @@ class WriteConformance(WithLibrary):
     async def test_the_corpus_version_grows_with_every_change(self, library: VectorStore) -> None:
         """Each write returns a higher version, and searches answer with the version they saw."""
         versions = [(await library.describe("acme")).version]
-        versions.append(await library.replace_documents("acme", [make_revision("new", ["fresh text"])]))
+        versions.append(await put(library, "acme", [make_revision("new", ["fresh text"])]))
         versions.append(await library.delete_document("acme", "new", erase_time=NOON))
         assert versions == sorted(set(versions))
         assert (await library.search("acme", query_of("water"))).corpus_version == versions[-1]
 
     async def test_a_new_revision_replaces_the_old_one(self, library: VectorStore) -> None:
         """After a replacement only the new chunks are found, and the old texts stay readable by hash."""
-        await library.replace_documents("acme", [make_revision("tides", ["the sun pulls a little too"], revision=2)])
+        await put(library, "acme", [make_revision("tides", ["the sun pulls a little too"], revision=2)])
         texts = {s.chunk.text for s in (await library.search("acme", query_of("moon pulls sun", top_k=50))).chunks}
         assert "the sun pulls a little too" in texts
         assert "the moon pulls the water of the sea" not in texts
@@ -66,14 +66,14 @@ class WriteConformance(WithLibrary):
     async def test_the_newest_chunk_answers_to_a_shared_hash(self, library: VectorStore) -> None:
         """Where two revisions hold the same text, its hash gives the newer one."""
         text = "the moon pulls the water of the sea"
-        await library.replace_documents("acme", [make_revision("tides", [text], revision=2)])
+        await put(library, "acme", [make_revision("tides", [text], revision=2)])
         stored = (await library.get_chunks("acme", [content_hash(text)]))[content_hash(text)]
         assert stored.chunk is not None
         assert stored.chunk.revision == 2
 
     async def test_deletion_leaves_a_tombstone(self, library: VectorStore) -> None:
         """A deleted document is found by nothing, its texts of all revisions are gone, its id is remembered."""
-        await library.replace_documents("acme", [make_revision("tides", ["the sun pulls"], revision=2)])
+        await put(library, "acme", [make_revision("tides", ["the sun pulls"], revision=2)])
         erase_time = NOON + timedelta(hours=1)
         await library.delete_document("acme", "tides", erase_time=erase_time)
         for mode in SearchMode:
@@ -90,7 +90,7 @@ class WriteConformance(WithLibrary):
     async def test_a_text_that_another_document_holds_survives_a_deletion(self, library: VectorStore) -> None:
         """Erasing one document does not erase the same words of another."""
         text = "the moon pulls the water of the sea"
-        await library.replace_documents("acme", [make_revision("copy", [text])])
+        await put(library, "acme", [make_revision("copy", [text])])
         await library.delete_document("acme", "tides", erase_time=NOON)
         stored = (await library.get_chunks("acme", [content_hash(text)]))[content_hash(text)]
         assert stored.chunk is not None
@@ -106,14 +106,14 @@ class WriteConformance(WithLibrary):
     async def test_a_deleted_document_can_come_back(self, library: VectorStore) -> None:
         """A new revision after a deletion is live like any other."""
         await library.delete_document("acme", "tides", erase_time=NOON)
-        await library.replace_documents("acme", [make_revision("tides", ["the sea again"], revision=2)])
+        await put(library, "acme", [make_revision("tides", ["the sea again"], revision=2)])
         assert documents_of(await library.search("acme", query_of("sea", top_k=1))) == ["tides"]
         assert (await library.get_documents("acme", ["tides"]))["tides"].delete_time is None
 
     async def test_documents_are_listed_in_pages(self, store: VectorStore) -> None:
         """Pages follow each other by document id, without gap or repetition."""
         names = [f"d{number:02}" for number in range(7)]
-        await store.replace_documents("acme", [make_revision(name, [f"text {name}"]) for name in names])
+        await put(store, "acme", [make_revision(name, [f"text {name}"]) for name in names])
         listed: list[str] = []
         while page := await store.list_documents("acme", page_size=3, after=listed[-1] if listed else ""):
             assert len(page) <= 3
@@ -123,7 +123,7 @@ class WriteConformance(WithLibrary):
     @pytest.mark.parametrize("text", ODD_TEXTS)
     async def test_odd_texts_are_stored_and_searched_as_they_are(self, store: VectorStore, text: str) -> None:
         """Quotes, operators, markup and every script go in, come out and can be asked for."""
-        await store.replace_documents("acme", [make_revision(text[:20], [text], title=text)])
+        await put(store, "acme", [make_revision(text[:20], [text], title=text)])
         for mode in (SearchMode.DENSE, SearchMode.HYBRID):
             hits = await store.search("acme", query_of(text, mode))
             assert [scored.chunk.text for scored in hits.chunks] == [text]
@@ -140,12 +140,12 @@ class WriteConformance(WithLibrary):
         def revision(number: int) -> Sequence[str]:
             return [f"compass needle chapter {part} edition {number}" for part in range(4)]
 
-        await library.replace_documents("acme", [make_revision("swap", revision(1))])
+        await put(library, "acme", [make_revision("swap", revision(1))])
         done = asyncio.Event()
 
         async def write() -> None:
             for number in range(2, 12):
-                await library.replace_documents("acme", [make_revision("swap", revision(number), revision=number)])
+                await put(library, "acme", [make_revision("swap", revision(number), revision=number)])
             done.set()
 
         async def read() -> None:
@@ -167,7 +167,7 @@ class WriteConformance(WithLibrary):
     async def test_concurrent_writers_lose_nothing(self, store: VectorStore) -> None:
         """Writes to different documents at the same time all land, each with its own version."""
         versions = await asyncio.gather(
-            *(store.replace_documents("acme", [make_revision(f"d{n}", [f"text {n}"])]) for n in range(12))
+            *(put(store, "acme", [make_revision(f"d{n}", [f"text {n}"])]) for n in range(12))
         )
         assert sorted(versions) == list(range(1, 13))
         assert (await store.describe("acme")).documents == 12

@@ -29,7 +29,7 @@ from binnacle.type.v1 import verdict_pb2 as binnacle_dot_type_dot_v1_dot_verdict
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-binnacle/analytics/v1/analytics_service.proto\x12\x15\x62innacle.analytics.v1\x1a*binnacle/events/v1/evaluation_scored.proto\x1a*binnacle/events/v1/feedback_recorded.proto\x1a.binnacle/events/v1/interaction_completed.proto\x1a\x1e\x62innacle/type/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"+\n\x15GetInteractionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xf7\x01\n\x16GetInteractionResponse\x12=\n\x0binteraction\x18\x01 \x01(\x0b\x32(.binnacle.events.v1.InteractionCompleted\x12+\n\x08verdicts\x18\x02 \x03(\x0b\x32\x19.binnacle.type.v1.Verdict\x12\x39\n\x0b\x65valuations\x18\x03 \x03(\x0b\x32$.binnacle.events.v1.EvaluationScored\x12\x36\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x03(\x0b\x32$.binnacle.events.v1.FeedbackRecorded\"\xc6\x01\n\x17ListInteractionsRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05route\x18\x03 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"s\n\x18ListInteractionsResponse\x12>\n\x0cinteractions\x18\x01 \x03(\x0b\x32(.binnacle.events.v1.InteractionCompleted\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08group_by\x18\x03 \x03(\x0e\x32!.binnacle.analytics.v1.UsageGroup\"A\n\x10GetUsageResponse\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x1f.binnacle.analytics.v1.UsageRow\"\xb1\x02\n\x08UsageRow\x12\x39\n\x05group\x18\x01 \x03(\x0b\x32*.binnacle.analytics.v1.UsageRow.GroupEntry\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\x03\x12\x0f\n\x07\x62locked\x18\x04 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x15\n\rcached_tokens\x18\x07 \x01(\x03\x12\x15\n\rcost_microusd\x18\x08 \x01(\x03\x12\x16\n\x0elatency_p50_us\x18\t \x01(\x03\x12\x16\n\x0elatency_p95_us\x18\n \x01(\x03\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x85\x01\n\x16GetCompletenessRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x17GetCompletenessResponse\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\".binnacle.analytics.v1.LedgerEntry\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x0f\n\x07\x65victed\x18\x04 \x01(\x03\x12\x0f\n\x07pending\x18\x05 \x01(\x03\x12\x15\n\rdead_lettered\x18\x06 \x01(\x03\x12\x12\n\nduplicates\x18\x07 \x01(\x03\x12\x15\n\runknown_tails\x18\x08 \x01(\x05\x12\x0c\n\x04open\x18\t \x01(\x05\"\xe7\x04\n\x0bLedgerEntry\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x10\n\x08producer\x18\x04 \x01(\t\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32$.binnacle.analytics.v1.ProducerState\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x03\x12\x0e\n\x06stored\x18\x07 \x01(\x03\x12\x12\n\nduplicates\x18\x08 \x01(\x03\x12\x0f\n\x07missing\x18\t \x01(\x03\x12<\n\x0emissing_ranges\x18\n \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\x12\x12\n\nunreported\x18\x0b \x01(\x03\x12\x14\n\x0cunknown_tail\x18\x0c \x01(\x08\x12/\n\x0breport_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\raccepted_from\x18\x0e \x01(\x03\x12\x0f\n\x07pending\x18\x0f \x01(\x03\x12<\n\x0epending_ranges\x18\x10 \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\x12\x15\n\rdead_lettered\x18\x11 \x01(\x03\x12\x42\n\x14\x64\x65\x61\x64_lettered_ranges\x18\x12 \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\x12>\n\x10\x64uplicate_ranges\x18\x13 \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\",\n\rSequenceRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04last\x18\x02 \x01(\x03*\xcb\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x16\n\x12USAGE_GROUP_TENANT\x10\x01\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x02\x12\x16\n\x12USAGE_GROUP_PROMPT\x10\x03\x12\x15\n\x11USAGE_GROUP_ROUTE\x10\x04\x12\x17\n\x13USAGE_GROUP_PROJECT\x10\x05\x12\x14\n\x10USAGE_GROUP_HOUR\x10\x06\x12\x13\n\x0fUSAGE_GROUP_DAY\x10\x07*\x86\x01\n\rProducerState\x12\x1e\n\x1aPRODUCER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PRODUCER_STATE_OPEN\x10\x01\x12\x19\n\x15PRODUCER_STATE_CLOSED\x10\x02\x12!\n\x1dPRODUCER_STATE_CLOSED_UNCLEAN\x10\x03\x32\xc5\x03\n\x10\x41nalyticsService\x12m\n\x0eGetInteraction\x12,.binnacle.analytics.v1.GetInteractionRequest\x1a-.binnacle.analytics.v1.GetInteractionResponse\x12s\n\x10ListInteractions\x12..binnacle.analytics.v1.ListInteractionsRequest\x1a/.binnacle.analytics.v1.ListInteractionsResponse\x12[\n\x08GetUsage\x12&.binnacle.analytics.v1.GetUsageRequest\x1a\'.binnacle.analytics.v1.GetUsageResponse\x12p\n\x0fGetCompleteness\x12-.binnacle.analytics.v1.GetCompletenessRequest\x1a..binnacle.analytics.v1.GetCompletenessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-binnacle/analytics/v1/analytics_service.proto\x12\x15\x62innacle.analytics.v1\x1a*binnacle/events/v1/evaluation_scored.proto\x1a*binnacle/events/v1/feedback_recorded.proto\x1a.binnacle/events/v1/interaction_completed.proto\x1a\x1e\x62innacle/type/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x01\n\x1aListAffectedAnswersRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x17\n\x0finclude_uncited\x18\x07 \x01(\x08\"}\n\x1bListAffectedAnswersResponse\x12\x36\n\x07\x61nswers\x18\x01 \x03(\x0b\x32%.binnacle.analytics.v1.AffectedAnswer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\"\xcc\x01\n\x0e\x41\x66\x66\x65\x63tedAnswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x61nswer_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05route\x18\x03 \x01(\t\x12\x13\n\x0b\x65nd_user_id\x18\x04 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x11\n\trevisions\x18\x06 \x03(\x03\x12\x16\n\x0e\x63ontent_hashes\x18\x07 \x03(\t\x12\r\n\x05\x63ited\x18\x08 \x01(\x08\"+\n\x15GetInteractionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xf7\x01\n\x16GetInteractionResponse\x12=\n\x0binteraction\x18\x01 \x01(\x0b\x32(.binnacle.events.v1.InteractionCompleted\x12+\n\x08verdicts\x18\x02 \x03(\x0b\x32\x19.binnacle.type.v1.Verdict\x12\x39\n\x0b\x65valuations\x18\x03 \x03(\x0b\x32$.binnacle.events.v1.EvaluationScored\x12\x36\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x03(\x0b\x32$.binnacle.events.v1.FeedbackRecorded\"\xc6\x01\n\x17ListInteractionsRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05route\x18\x03 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"s\n\x18ListInteractionsResponse\x12>\n\x0cinteractions\x18\x01 \x03(\x0b\x32(.binnacle.events.v1.InteractionCompleted\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08group_by\x18\x03 \x03(\x0e\x32!.binnacle.analytics.v1.UsageGroup\"A\n\x10GetUsageResponse\x12-\n\x04rows\x18\x01 \x03(\x0b\x32\x1f.binnacle.analytics.v1.UsageRow\"\xb1\x02\n\x08UsageRow\x12\x39\n\x05group\x18\x01 \x03(\x0b\x32*.binnacle.analytics.v1.UsageRow.GroupEntry\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\x03\x12\x0f\n\x07\x62locked\x18\x04 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x15\n\rcached_tokens\x18\x07 \x01(\x03\x12\x15\n\rcost_microusd\x18\x08 \x01(\x03\x12\x16\n\x0elatency_p50_us\x18\t \x01(\x03\x12\x16\n\x0elatency_p95_us\x18\n \x01(\x03\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x85\x01\n\x16GetCompletenessRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x17GetCompletenessResponse\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\".binnacle.analytics.v1.LedgerEntry\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x0f\n\x07\x65victed\x18\x04 \x01(\x03\x12\x0f\n\x07pending\x18\x05 \x01(\x03\x12\x15\n\rdead_lettered\x18\x06 \x01(\x03\x12\x12\n\nduplicates\x18\x07 \x01(\x03\x12\x15\n\runknown_tails\x18\x08 \x01(\x05\x12\x0c\n\x04open\x18\t \x01(\x05\"\xe7\x04\n\x0bLedgerEntry\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x10\n\x08producer\x18\x04 \x01(\t\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32$.binnacle.analytics.v1.ProducerState\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x03\x12\x0e\n\x06stored\x18\x07 \x01(\x03\x12\x12\n\nduplicates\x18\x08 \x01(\x03\x12\x0f\n\x07missing\x18\t \x01(\x03\x12<\n\x0emissing_ranges\x18\n \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\x12\x12\n\nunreported\x18\x0b \x01(\x03\x12\x14\n\x0cunknown_tail\x18\x0c \x01(\x08\x12/\n\x0breport_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\raccepted_from\x18\x0e \x01(\x03\x12\x0f\n\x07pending\x18\x0f \x01(\x03\x12<\n\x0epending_ranges\x18\x10 \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\x12\x15\n\rdead_lettered\x18\x11 \x01(\x03\x12\x42\n\x14\x64\x65\x61\x64_lettered_ranges\x18\x12 \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\x12>\n\x10\x64uplicate_ranges\x18\x13 \x03(\x0b\x32$.binnacle.analytics.v1.SequenceRange\",\n\rSequenceRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0c\n\x04last\x18\x02 \x01(\x03*\xcb\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x16\n\x12USAGE_GROUP_TENANT\x10\x01\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x02\x12\x16\n\x12USAGE_GROUP_PROMPT\x10\x03\x12\x15\n\x11USAGE_GROUP_ROUTE\x10\x04\x12\x17\n\x13USAGE_GROUP_PROJECT\x10\x05\x12\x14\n\x10USAGE_GROUP_HOUR\x10\x06\x12\x13\n\x0fUSAGE_GROUP_DAY\x10\x07*\x86\x01\n\rProducerState\x12\x1e\n\x1aPRODUCER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PRODUCER_STATE_OPEN\x10\x01\x12\x19\n\x15PRODUCER_STATE_CLOSED\x10\x02\x12!\n\x1dPRODUCER_STATE_CLOSED_UNCLEAN\x10\x03\x32\xc3\x04\n\x10\x41nalyticsService\x12m\n\x0eGetInteraction\x12,.binnacle.analytics.v1.GetInteractionRequest\x1a-.binnacle.analytics.v1.GetInteractionResponse\x12s\n\x10ListInteractions\x12..binnacle.analytics.v1.ListInteractionsRequest\x1a/.binnacle.analytics.v1.ListInteractionsResponse\x12[\n\x08GetUsage\x12&.binnacle.analytics.v1.GetUsageRequest\x1a\'.binnacle.analytics.v1.GetUsageResponse\x12p\n\x0fGetCompleteness\x12-.binnacle.analytics.v1.GetCompletenessRequest\x1a..binnacle.analytics.v1.GetCompletenessResponse\x12|\n\x13ListAffectedAnswers\x12\x31.binnacle.analytics.v1.ListAffectedAnswersRequest\x1a\x32.binnacle.analytics.v1.ListAffectedAnswersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +38,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USAGEROW_GROUPENTRY']._loaded_options = None
   _globals['_USAGEROW_GROUPENTRY']._serialized_options = b'8\001'
-  _globals['_USAGEGROUP']._serialized_start=2459
-  _globals['_USAGEGROUP']._serialized_end=2662
-  _globals['_PRODUCERSTATE']._serialized_start=2665
-  _globals['_PRODUCERSTATE']._serialized_end=2799
-  _globals['_GETINTERACTIONREQUEST']._serialized_start=273
-  _globals['_GETINTERACTIONREQUEST']._serialized_end=316
-  _globals['_GETINTERACTIONRESPONSE']._serialized_start=319
-  _globals['_GETINTERACTIONRESPONSE']._serialized_end=566
-  _globals['_LISTINTERACTIONSREQUEST']._serialized_start=569
-  _globals['_LISTINTERACTIONSREQUEST']._serialized_end=767
-  _globals['_LISTINTERACTIONSRESPONSE']._serialized_start=769
-  _globals['_LISTINTERACTIONSRESPONSE']._serialized_end=884
-  _globals['_GETUSAGEREQUEST']._serialized_start=887
-  _globals['_GETUSAGEREQUEST']._serialized_end=1051
-  _globals['_GETUSAGERESPONSE']._serialized_start=1053
-  _globals['_GETUSAGERESPONSE']._serialized_end=1118
-  _globals['_USAGEROW']._serialized_start=1121
-  _globals['_USAGEROW']._serialized_end=1426
-  _globals['_USAGEROW_GROUPENTRY']._serialized_start=1382
-  _globals['_USAGEROW_GROUPENTRY']._serialized_end=1426
-  _globals['_GETCOMPLETENESSREQUEST']._serialized_start=1429
-  _globals['_GETCOMPLETENESSREQUEST']._serialized_end=1562
-  _globals['_GETCOMPLETENESSRESPONSE']._serialized_start=1565
-  _globals['_GETCOMPLETENESSRESPONSE']._serialized_end=1792
-  _globals['_LEDGERENTRY']._serialized_start=1795
-  _globals['_LEDGERENTRY']._serialized_end=2410
-  _globals['_SEQUENCERANGE']._serialized_start=2412
-  _globals['_SEQUENCERANGE']._serialized_end=2456
-  _globals['_ANALYTICSSERVICE']._serialized_start=2802
-  _globals['_ANALYTICSSERVICE']._serialized_end=3255
+  _globals['_USAGEGROUP']._serialized_start=3021
+  _globals['_USAGEGROUP']._serialized_end=3224
+  _globals['_PRODUCERSTATE']._serialized_start=3227
+  _globals['_PRODUCERSTATE']._serialized_end=3361
+  _globals['_LISTAFFECTEDANSWERSREQUEST']._serialized_start=274
+  _globals['_LISTAFFECTEDANSWERSREQUEST']._serialized_end=499
+  _globals['_LISTAFFECTEDANSWERSRESPONSE']._serialized_start=501
+  _globals['_LISTAFFECTEDANSWERSRESPONSE']._serialized_end=626
+  _globals['_AFFECTEDANSWER']._serialized_start=629
+  _globals['_AFFECTEDANSWER']._serialized_end=833
+  _globals['_GETINTERACTIONREQUEST']._serialized_start=835
+  _globals['_GETINTERACTIONREQUEST']._serialized_end=878
+  _globals['_GETINTERACTIONRESPONSE']._serialized_start=881
+  _globals['_GETINTERACTIONRESPONSE']._serialized_end=1128
+  _globals['_LISTINTERACTIONSREQUEST']._serialized_start=1131
+  _globals['_LISTINTERACTIONSREQUEST']._serialized_end=1329
+  _globals['_LISTINTERACTIONSRESPONSE']._serialized_start=1331
+  _globals['_LISTINTERACTIONSRESPONSE']._serialized_end=1446
+  _globals['_GETUSAGEREQUEST']._serialized_start=1449
+  _globals['_GETUSAGEREQUEST']._serialized_end=1613
+  _globals['_GETUSAGERESPONSE']._serialized_start=1615
+  _globals['_GETUSAGERESPONSE']._serialized_end=1680
+  _globals['_USAGEROW']._serialized_start=1683
+  _globals['_USAGEROW']._serialized_end=1988
+  _globals['_USAGEROW_GROUPENTRY']._serialized_start=1944
+  _globals['_USAGEROW_GROUPENTRY']._serialized_end=1988
+  _globals['_GETCOMPLETENESSREQUEST']._serialized_start=1991
+  _globals['_GETCOMPLETENESSREQUEST']._serialized_end=2124
+  _globals['_GETCOMPLETENESSRESPONSE']._serialized_start=2127
+  _globals['_GETCOMPLETENESSRESPONSE']._serialized_end=2354
+  _globals['_LEDGERENTRY']._serialized_start=2357
+  _globals['_LEDGERENTRY']._serialized_end=2972
+  _globals['_SEQUENCERANGE']._serialized_start=2974
+  _globals['_SEQUENCERANGE']._serialized_end=3018
+  _globals['_ANALYTICSSERVICE']._serialized_start=3364
+  _globals['_ANALYTICSSERVICE']._serialized_end=3943
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,144 @@ PRODUCER_STATE_CLOSED_UNCLEAN: ProducerState.ValueType  # 3
 Global___ProducerState: _TypeAlias = ProducerState  # noqa: Y015
 
 @_typing.final
+class ListAffectedAnswersRequest(_message.Message):
+    """Request of ListAffectedAnswers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_UNCITED_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    """The document's id; required."""
+    revision: _builtins.int
+    """Only this revision; 0: all."""
+    page_size: _builtins.int
+    """At most this many, 1 to 500; 0: 100."""
+    page_token: _builtins.str
+    """From the previous page; empty: the first."""
+    include_uncited: _builtins.bool
+    """Answers too into whose prompt it went without being cited."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From this time on; absent: as far back as records go."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Before this time; absent: now."""
+
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_uncited: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "end_time", b"end_time", "include_uncited", b"include_uncited", "page_size", b"page_size", "page_token", b"page_token", "revision", b"revision", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAffectedAnswersRequest: _TypeAlias = ListAffectedAnswersRequest  # noqa: Y015
+
+@_typing.final
+class ListAffectedAnswersResponse(_message.Message):
+    """Response of ListAffectedAnswers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last."""
+    total: _builtins.int
+    """How many there are on all pages together."""
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AffectedAnswer]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___AffectedAnswer] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "next_page_token", b"next_page_token", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAffectedAnswersResponse: _TypeAlias = ListAffectedAnswersResponse  # noqa: Y015
+
+@_typing.final
+class AffectedAnswer(_message.Message):
+    """An answer that a document went into."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ANSWER_TIME_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    END_USER_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    CONTENT_HASHES_FIELD_NUMBER: _builtins.int
+    CITED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request."""
+    route: _builtins.str
+    """The route."""
+    end_user_id: _builtins.str
+    """The end user, as the caller named them."""
+    conversation_id: _builtins.str
+    """The conversation."""
+    cited: _builtins.bool
+    """It cites the document."""
+    @_builtins.property
+    def answer_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was answered."""
+
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The revisions of the document that it used, ascending."""
+
+    @_builtins.property
+    def content_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Content hashes of the document's chunks that it used."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        answer_time: _timestamp_pb2.Timestamp | None = ...,
+        route: _builtins.str = ...,
+        end_user_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        revisions: _abc.Iterable[_builtins.int] | None = ...,
+        content_hashes: _abc.Iterable[_builtins.str] | None = ...,
+        cited: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "cited", b"cited", "content_hashes", b"content_hashes", "conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "request_id", b"request_id", "revisions", b"revisions", "route", b"route"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AffectedAnswer: _TypeAlias = AffectedAnswer  # noqa: Y015
+
+@_typing.final
 class GetInteractionRequest(_message.Message):
     """Request of GetInteraction."""
 

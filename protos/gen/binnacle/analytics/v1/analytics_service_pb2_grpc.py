@@ -55,6 +55,11 @@ class AnalyticsServiceStub(object):
                 request_serializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.GetCompletenessRequest.SerializeToString,
                 response_deserializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.GetCompletenessResponse.FromString,
                 _registered_method=True)
+        self.ListAffectedAnswers = channel.unary_unary(
+                '/binnacle.analytics.v1.AnalyticsService/ListAffectedAnswers',
+                request_serializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.ListAffectedAnswersRequest.SerializeToString,
+                response_deserializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.ListAffectedAnswersResponse.FromString,
+                _registered_method=True)
 
 
 class AnalyticsServiceServicer(object):
@@ -89,6 +94,13 @@ class AnalyticsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAffectedAnswers(self, request, context):
+        """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetCompleteness,
                     request_deserializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.GetCompletenessRequest.FromString,
                     response_serializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.GetCompletenessResponse.SerializeToString,
+            ),
+            'ListAffectedAnswers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAffectedAnswers,
+                    request_deserializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.ListAffectedAnswersRequest.FromString,
+                    response_serializer=binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.ListAffectedAnswersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class AnalyticsService(object):
             '/binnacle.analytics.v1.AnalyticsService/GetCompleteness',
             binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.GetCompletenessRequest.SerializeToString,
             binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.GetCompletenessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAffectedAnswers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/binnacle.analytics.v1.AnalyticsService/ListAffectedAnswers',
+            binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.ListAffectedAnswersRequest.SerializeToString,
+            binnacle_dot_analytics_dot_v1_dot_analytics__service__pb2.ListAffectedAnswersResponse.FromString,
             options,
             channel_credentials,
             insecure,

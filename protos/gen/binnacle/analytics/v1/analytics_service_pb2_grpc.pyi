@@ -24,6 +24,8 @@ class AnalyticsServiceStub:
     """Requests, tokens and cost by group. Scope: analytics."""
     GetCompleteness: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.GetCompletenessRequest, _analytics_service_pb2.GetCompletenessResponse]
     """What was accepted, stored, doubled and missing. Scope: analytics."""
+    ListAffectedAnswers: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.ListAffectedAnswersRequest, _analytics_service_pb2.ListAffectedAnswersResponse]
+    """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads what the topics left in ClickHouse. The tenant is the credential's; scope admin sees all tenants."""
@@ -59,5 +61,13 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_service_pb2.GetCompletenessRequest, _abc.Awaitable[_analytics_service_pb2.GetCompletenessResponse]],
     ) -> _abc.Awaitable[_analytics_service_pb2.GetCompletenessResponse]:
         """What was accepted, stored, doubled and missing. Scope: analytics."""
+
+    @_abc_1.abstractmethod
+    def ListAffectedAnswers(
+        self,
+        request: _analytics_service_pb2.ListAffectedAnswersRequest,
+        context: _aio.ServicerContext[_analytics_service_pb2.ListAffectedAnswersRequest, _abc.Awaitable[_analytics_service_pb2.ListAffectedAnswersResponse]],
+    ) -> _abc.Awaitable[_analytics_service_pb2.ListAffectedAnswersResponse]:
+        """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...

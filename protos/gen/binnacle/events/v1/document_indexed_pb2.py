@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)binnacle/events/v1/document_indexed.proto\x12\x12\x62innacle.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x02\n\x0f\x44ocumentIndexed\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12.\n\nindex_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x34\n\x07outcome\x18\x04 \x01(\x0e\x32#.binnacle.events.v1.DocumentOutcome\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x14\n\x0c\x63ontent_hash\x18\x06 \x01(\t\x12\x13\n\x0b\x63hunk_count\x18\x07 \x01(\x05\x12\x16\n\x0e\x63orpus_version\x18\x08 \x01(\x03\x12\x17\n\x0f\x65mbedding_model\x18\t \x01(\t\x12\x14\n\x0coperation_id\x18\n \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x0b \x01(\t\x12\x12\n\nsource_uri\x18\x0c \x01(\t\x12\x15\n\rcontent_bytes\x18\r \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x0e \x01(\x03*\xcb\x01\n\x0f\x44ocumentOutcome\x12 \n\x1c\x44OCUMENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44OCUMENT_OUTCOME_CREATED\x10\x01\x12\x1c\n\x18\x44OCUMENT_OUTCOME_UPDATED\x10\x02\x12\x1e\n\x1a\x44OCUMENT_OUTCOME_UNCHANGED\x10\x03\x12\x1c\n\x18\x44OCUMENT_OUTCOME_REFUSED\x10\x04\x12\x1c\n\x18\x44OCUMENT_OUTCOME_DELETED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)binnacle/events/v1/document_indexed.proto\x12\x12\x62innacle.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x03\n\x0f\x44ocumentIndexed\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12.\n\nindex_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x34\n\x07outcome\x18\x04 \x01(\x0e\x32#.binnacle.events.v1.DocumentOutcome\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x14\n\x0c\x63ontent_hash\x18\x06 \x01(\t\x12\x13\n\x0b\x63hunk_count\x18\x07 \x01(\x05\x12\x16\n\x0e\x63orpus_version\x18\x08 \x01(\x03\x12\x17\n\x0f\x65mbedding_model\x18\t \x01(\t\x12\x14\n\x0coperation_id\x18\n \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x0b \x01(\t\x12\x12\n\nsource_uri\x18\x0c \x01(\t\x12\x15\n\rcontent_bytes\x18\r \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x0e \x01(\x03\x12\r\n\x05\x66lags\x18\x0f \x03(\t\x12\x14\n\x0c\x64uplicate_of\x18\x10 \x01(\t\x12\x10\n\x08language\x18\x11 \x01(\t\x12\x12\n\nmedia_type\x18\x12 \x01(\t\x12\x16\n\x0eretract_reason\x18\x13 \x01(\t*\xeb\x01\n\x0f\x44ocumentOutcome\x12 \n\x1c\x44OCUMENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44OCUMENT_OUTCOME_CREATED\x10\x01\x12\x1c\n\x18\x44OCUMENT_OUTCOME_UPDATED\x10\x02\x12\x1e\n\x1a\x44OCUMENT_OUTCOME_UNCHANGED\x10\x03\x12\x1c\n\x18\x44OCUMENT_OUTCOME_REFUSED\x10\x04\x12\x1c\n\x18\x44OCUMENT_OUTCOME_DELETED\x10\x05\x12\x1e\n\x1a\x44OCUMENT_OUTCOME_RETRACTED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'binnacle.events.v1.document_indexed_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DOCUMENTOUTCOME']._serialized_start=479
-  _globals['_DOCUMENTOUTCOME']._serialized_end=682
+  _globals['_DOCUMENTOUTCOME']._serialized_start=578
+  _globals['_DOCUMENTOUTCOME']._serialized_end=813
   _globals['_DOCUMENTINDEXED']._serialized_start=99
-  _globals['_DOCUMENTINDEXED']._serialized_end=476
+  _globals['_DOCUMENTINDEXED']._serialized_end=575
 # @@protoc_insertion_point(module_scope)

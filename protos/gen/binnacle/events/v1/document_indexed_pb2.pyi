@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -36,6 +38,8 @@ class _DocumentOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Docum
     """Refused."""
     DOCUMENT_OUTCOME_DELETED: _DocumentOutcome.ValueType  # 5
     """Deleted."""
+    DOCUMENT_OUTCOME_RETRACTED: _DocumentOutcome.ValueType  # 6
+    """Retracted: no longer found, its texts kept."""
 
 class DocumentOutcome(_DocumentOutcome, metaclass=_DocumentOutcomeEnumTypeWrapper):
     """What became of a document."""
@@ -52,6 +56,8 @@ DOCUMENT_OUTCOME_REFUSED: DocumentOutcome.ValueType  # 4
 """Refused."""
 DOCUMENT_OUTCOME_DELETED: DocumentOutcome.ValueType  # 5
 """Deleted."""
+DOCUMENT_OUTCOME_RETRACTED: DocumentOutcome.ValueType  # 6
+"""Retracted: no longer found, its texts kept."""
 Global___DocumentOutcome: _TypeAlias = DocumentOutcome  # noqa: Y015
 
 @_typing.final
@@ -74,6 +80,11 @@ class DocumentIndexed(_message.Message):
     SOURCE_URI_FIELD_NUMBER: _builtins.int
     CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     DURATION_US_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_OF_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    RETRACT_REASON_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """The document's id."""
     tenant_id: _builtins.str
@@ -81,7 +92,7 @@ class DocumentIndexed(_message.Message):
     outcome: Global___DocumentOutcome.ValueType
     """What happened."""
     revision: _builtins.int
-    """The revision now current; of a deletion the last one; 0 when refused."""
+    """The revision now current; of a retraction or deletion the last one; 0 when refused."""
     content_hash: _builtins.str
     """SHA-256 of the content and metadata."""
     chunk_count: _builtins.int
@@ -100,9 +111,21 @@ class DocumentIndexed(_message.Message):
     """Length in bytes."""
     duration_us: _builtins.int
     """How long it took, in microseconds."""
+    duplicate_of: _builtins.str
+    """The document whose text is the same or nearly so."""
+    language: _builtins.str
+    """The language of the text (ISO 639-1), where it is long enough to tell."""
+    media_type: _builtins.str
+    """The media type."""
+    retract_reason: _builtins.str
+    """Why it was retracted. Recorded as given: no personal data."""
     @_builtins.property
     def index_time(self) -> _timestamp_pb2.Timestamp:
         """When it was indexed."""
+
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the quality checks noticed, in UPPER_SNAKE."""
 
     def __init__(
         self,
@@ -121,10 +144,15 @@ class DocumentIndexed(_message.Message):
         source_uri: _builtins.str = ...,
         content_bytes: _builtins.int = ...,
         duration_us: _builtins.int = ...,
+        flags: _abc.Iterable[_builtins.str] | None = ...,
+        duplicate_of: _builtins.str = ...,
+        language: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        retract_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["index_time", b"index_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "content_bytes", b"content_bytes", "content_hash", b"content_hash", "corpus_version", b"corpus_version", "document_id", b"document_id", "duration_us", b"duration_us", "embedding_model", b"embedding_model", "error_reason", b"error_reason", "index_time", b"index_time", "operation_id", b"operation_id", "outcome", b"outcome", "revision", b"revision", "source_uri", b"source_uri", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "content_bytes", b"content_bytes", "content_hash", b"content_hash", "corpus_version", b"corpus_version", "document_id", b"document_id", "duplicate_of", b"duplicate_of", "duration_us", b"duration_us", "embedding_model", b"embedding_model", "error_reason", b"error_reason", "flags", b"flags", "index_time", b"index_time", "language", b"language", "media_type", b"media_type", "operation_id", b"operation_id", "outcome", b"outcome", "retract_reason", b"retract_reason", "revision", b"revision", "source_uri", b"source_uri", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

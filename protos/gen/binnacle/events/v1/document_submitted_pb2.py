@@ -26,7 +26,7 @@ from binnacle.type.v1 import chunk_pb2 as binnacle_dot_type_dot_v1_dot_chunk__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+binnacle/events/v1/document_submitted.proto\x12\x12\x62innacle.events.v1\x1a\x1c\x62innacle/type/v1/chunk.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n\x11\x44ocumentSubmitted\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12/\n\x0bsubmit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x07 \x01(\x0c\x12\x12\n\nsource_uri\x18\x08 \x01(\t\x12\x45\n\x08metadata\x18\t \x03(\x0b\x32\x33.binnacle.events.v1.DocumentSubmitted.MetadataEntry\x1aP\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.binnacle.type.v1.MetadataValue:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+binnacle/events/v1/document_submitted.proto\x12\x12\x62innacle.events.v1\x1a\x1c\x62innacle/type/v1/chunk.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n\x11\x44ocumentSubmitted\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12/\n\x0bsubmit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x07 \x01(\x0c\x12\x12\n\nsource_uri\x18\x08 \x01(\t\x12\x45\n\x08metadata\x18\t \x03(\x0b\x32\x33.binnacle.events.v1.DocumentSubmitted.MetadataEntry\x12\x11\n\tfetch_uri\x18\n \x01(\t\x1aP\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.binnacle.type.v1.MetadataValue:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTSUBMITTED_METADATAENTRY']._loaded_options = None
   _globals['_DOCUMENTSUBMITTED_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_DOCUMENTSUBMITTED']._serialized_start=131
-  _globals['_DOCUMENTSUBMITTED']._serialized_end=486
-  _globals['_DOCUMENTSUBMITTED_METADATAENTRY']._serialized_start=406
-  _globals['_DOCUMENTSUBMITTED_METADATAENTRY']._serialized_end=486
+  _globals['_DOCUMENTSUBMITTED']._serialized_end=505
+  _globals['_DOCUMENTSUBMITTED_METADATAENTRY']._serialized_start=425
+  _globals['_DOCUMENTSUBMITTED_METADATAENTRY']._serialized_end=505
 # @@protoc_insertion_point(module_scope)

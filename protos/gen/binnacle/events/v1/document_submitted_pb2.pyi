@@ -56,6 +56,7 @@ class DocumentSubmitted(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     SOURCE_URI_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    FETCH_URI_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """The operation to follow."""
     tenant_id: _builtins.str
@@ -65,11 +66,13 @@ class DocumentSubmitted(_message.Message):
     title: _builtins.str
     """The title."""
     media_type: _builtins.str
-    """`text/plain`, `text/markdown` or `text/html`."""
+    """As in `binnacle.retriever.v1.Document`."""
     content: _builtins.bytes
-    """The bytes, UTF-8."""
+    """The bytes, at most 1 MiB; empty where they are to be fetched."""
     source_uri: _builtins.str
     """Where it came from. Recorded as given: no personal data."""
+    fetch_uri: _builtins.str
+    """Where the retriever fetches the bytes from, instead of `content`."""
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp:
         """When it was submitted."""
@@ -90,10 +93,11 @@ class DocumentSubmitted(_message.Message):
         content: _builtins.bytes = ...,
         source_uri: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _chunk_pb2.MetadataValue] | None = ...,
+        fetch_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["submit_time", b"submit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_id", b"document_id", "media_type", b"media_type", "metadata", b"metadata", "operation_id", b"operation_id", "source_uri", b"source_uri", "submit_time", b"submit_time", "tenant_id", b"tenant_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_id", b"document_id", "fetch_uri", b"fetch_uri", "media_type", b"media_type", "metadata", b"metadata", "operation_id", b"operation_id", "source_uri", b"source_uri", "submit_time", b"submit_time", "tenant_id", b"tenant_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

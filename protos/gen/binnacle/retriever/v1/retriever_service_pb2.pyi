@@ -54,6 +54,42 @@ INDEX_OUTCOME_REFUSED: IndexOutcome.ValueType  # 4
 """Refused; `error_reason` and `error_message` say why."""
 Global___IndexOutcome: _TypeAlias = IndexOutcome  # noqa: Y015
 
+class _QualityFlag:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QualityFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QualityFlag.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUALITY_FLAG_UNSPECIFIED: _QualityFlag.ValueType  # 0
+    """Not given."""
+    QUALITY_FLAG_EXACT_DUPLICATE: _QualityFlag.ValueType  # 1
+    """Another document has the same text."""
+    QUALITY_FLAG_NEAR_DUPLICATE: _QualityFlag.ValueType  # 2
+    """Another document has nearly the same text."""
+    QUALITY_FLAG_BOILERPLATE: _QualityFlag.ValueType  # 3
+    """Most of it repeats itself or is navigation."""
+    QUALITY_FLAG_GUARDED: _QualityFlag.ValueType  # 4
+    """The guardrail flagged or redacted some of it."""
+    QUALITY_FLAG_UNEXPECTED_LANGUAGE: _QualityFlag.ValueType  # 5
+    """Its language is not one of those that are expected."""
+
+class QualityFlag(_QualityFlag, metaclass=_QualityFlagEnumTypeWrapper):
+    """What a quality check noticed. Whether it refuses, or is only told, is the retriever's setting."""
+
+QUALITY_FLAG_UNSPECIFIED: QualityFlag.ValueType  # 0
+"""Not given."""
+QUALITY_FLAG_EXACT_DUPLICATE: QualityFlag.ValueType  # 1
+"""Another document has the same text."""
+QUALITY_FLAG_NEAR_DUPLICATE: QualityFlag.ValueType  # 2
+"""Another document has nearly the same text."""
+QUALITY_FLAG_BOILERPLATE: QualityFlag.ValueType  # 3
+"""Most of it repeats itself or is navigation."""
+QUALITY_FLAG_GUARDED: QualityFlag.ValueType  # 4
+"""The guardrail flagged or redacted some of it."""
+QUALITY_FLAG_UNEXPECTED_LANGUAGE: QualityFlag.ValueType  # 5
+"""Its language is not one of those that are expected."""
+Global___QualityFlag: _TypeAlias = QualityFlag  # noqa: Y015
+
 class _OperationState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -77,6 +113,42 @@ OPERATION_STATE_PENDING: OperationState.ValueType  # 1
 OPERATION_STATE_DONE: OperationState.ValueType  # 2
 """Finished; `result` is set."""
 Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
+
+class _OperationStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_STAGE_UNSPECIFIED: _OperationStage.ValueType  # 0
+    """Not begun: waiting in the topic."""
+    OPERATION_STAGE_FETCHING: _OperationStage.ValueType  # 1
+    """Its bytes are fetched."""
+    OPERATION_STAGE_PREPARING: _OperationStage.ValueType  # 2
+    """It is parsed, checked and cut into chunks."""
+    OPERATION_STAGE_GUARDING: _OperationStage.ValueType  # 3
+    """The guardrail judges its text."""
+    OPERATION_STAGE_EMBEDDING: _OperationStage.ValueType  # 4
+    """Its chunks are embedded."""
+    OPERATION_STAGE_WRITING: _OperationStage.ValueType  # 5
+    """The new revision is written."""
+
+class OperationStage(_OperationStage, metaclass=_OperationStageEnumTypeWrapper):
+    """What is being done to a submitted document."""
+
+OPERATION_STAGE_UNSPECIFIED: OperationStage.ValueType  # 0
+"""Not begun: waiting in the topic."""
+OPERATION_STAGE_FETCHING: OperationStage.ValueType  # 1
+"""Its bytes are fetched."""
+OPERATION_STAGE_PREPARING: OperationStage.ValueType  # 2
+"""It is parsed, checked and cut into chunks."""
+OPERATION_STAGE_GUARDING: OperationStage.ValueType  # 3
+"""The guardrail judges its text."""
+OPERATION_STAGE_EMBEDDING: OperationStage.ValueType  # 4
+"""Its chunks are embedded."""
+OPERATION_STAGE_WRITING: OperationStage.ValueType  # 5
+"""The new revision is written."""
+Global___OperationStage: _TypeAlias = OperationStage  # noqa: Y015
 
 class _SearchMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -105,6 +177,30 @@ SEARCH_MODE_SPARSE: SearchMode.ValueType  # 2
 SEARCH_MODE_HYBRID: SearchMode.ValueType  # 3
 """Both, fused by relative score."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
+
+class _Fusion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fusion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FUSION_UNSPECIFIED: _Fusion.ValueType  # 0
+    """The profile's."""
+    FUSION_RELATIVE_SCORE: _Fusion.ValueType  # 1
+    """Scores of each ranking scaled to 0..1, then weighted."""
+    FUSION_RANKED: _Fusion.ValueType  # 2
+    """Reciprocal ranks (k = 60), weighted."""
+
+class Fusion(_Fusion, metaclass=_FusionEnumTypeWrapper):
+    """How two rankings become one."""
+
+FUSION_UNSPECIFIED: Fusion.ValueType  # 0
+"""The profile's."""
+FUSION_RELATIVE_SCORE: Fusion.ValueType  # 1
+"""Scores of each ranking scaled to 0..1, then weighted."""
+FUSION_RANKED: Fusion.ValueType  # 2
+"""Reciprocal ranks (k = 60), weighted."""
+Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):
@@ -139,17 +235,26 @@ class Document(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     SOURCE_URI_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    FETCH_URI_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Chosen by the caller, unique within the tenant, 1 to 256 printable characters; required."""
     title: _builtins.str
     """Shown with citations, at most 512 characters."""
     media_type: _builtins.str
-    """`text/plain` (default), `text/markdown` or `text/html`."""
+    """`text/plain` (default), `text/markdown`, `text/html`, `text/csv`, `application/x-ndjson` (a JSON value a line),
+    `application/pdf` or `application/vnd.openxmlformats-officedocument.wordprocessingml.document`.
+    """
     content: _builtins.bytes
-    """The bytes, UTF-8, 1 byte to 1 MiB, not blank, no binary; HTML nested at most 500 deep; required."""
+    """The bytes, 1 byte to 1 MiB; text is UTF-8, not blank, no binary; HTML nested at most 500 deep. Required, unless
+    `fetch_uri` is given.
+    """
     source_uri: _builtins.str
     """Where it came from, at most 2,048 characters. Recorded as given, also with every answer that cites it: no
     personal data.
+    """
+    fetch_uri: _builtins.str
+    """Where the retriever fetches the bytes from (`https://…` or `file:///…`), where its settings allow the address; at
+    most 32 MiB. For SubmitDocument and the topic only; instead of `content`.
     """
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _chunk_pb2.MetadataValue]:
@@ -167,10 +272,11 @@ class Document(_message.Message):
         content: _builtins.bytes = ...,
         source_uri: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _chunk_pb2.MetadataValue] | None = ...,
+        fetch_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_id", b"document_id", "media_type", b"media_type", "metadata", b"metadata", "source_uri", b"source_uri", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_id", b"document_id", "fetch_uri", b"fetch_uri", "media_type", b"media_type", "metadata", b"metadata", "source_uri", b"source_uri", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,6 +295,9 @@ class IndexResult(_message.Message):
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_OF_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """The document's id."""
     outcome: Global___IndexOutcome.ValueType
@@ -203,6 +312,14 @@ class IndexResult(_message.Message):
     """Why it was refused, in UPPER_SNAKE."""
     error_message: _builtins.str
     """Why it was refused, with field, value and fix."""
+    duplicate_of: _builtins.str
+    """The document whose text is the same, or nearly so, where a flag says that there is one."""
+    language: _builtins.str
+    """The language of the text (ISO 639-1), where it is long enough to tell."""
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[Global___QualityFlag.ValueType]:
+        """What the quality checks noticed without refusing it."""
+
     def __init__(
         self,
         *,
@@ -213,10 +330,13 @@ class IndexResult(_message.Message):
         content_hash: _builtins.str = ...,
         error_reason: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        flags: _abc.Iterable[Global___QualityFlag.ValueType] | None = ...,
+        duplicate_of: _builtins.str = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "content_hash", b"content_hash", "document_id", b"document_id", "error_message", b"error_message", "error_reason", b"error_reason", "outcome", b"outcome", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "content_hash", b"content_hash", "document_id", b"document_id", "duplicate_of", b"duplicate_of", "error_message", b"error_message", "error_reason", b"error_reason", "flags", b"flags", "language", b"language", "outcome", b"outcome", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,10 +500,19 @@ class Operation(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    CHUNKS_DONE_FIELD_NUMBER: _builtins.int
+    CHUNKS_TOTAL_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Derived from tenant, document id and content: a repeat is the same operation."""
     state: Global___OperationState.ValueType
     """How far it is."""
+    stage: Global___OperationStage.ValueType
+    """What is being done, while it is pending."""
+    chunks_done: _builtins.int
+    """Chunks embedded so far."""
+    chunks_total: _builtins.int
+    """Chunks of the document; 0 until it is cut."""
     @_builtins.property
     def result(self) -> Global___IndexResult:
         """What became of the document, once done."""
@@ -399,10 +528,13 @@ class Operation(_message.Message):
         state: Global___OperationState.ValueType = ...,
         result: Global___IndexResult | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        stage: Global___OperationStage.ValueType = ...,
+        chunks_done: _builtins.int = ...,
+        chunks_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "operation_id", b"operation_id", "result", b"result", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_done", b"chunks_done", "chunks_total", b"chunks_total", "create_time", b"create_time", "operation_id", b"operation_id", "result", b"result", "stage", b"stage", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,6 +554,12 @@ class SearchChunksRequest(_message.Message):
     SCORE_FLOOR_FIELD_NUMBER: _builtins.int
     INCLUDE_QUERY_VECTOR_FIELD_NUMBER: _builtins.int
     SPECULATIVE_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    ALTERNATIVE_QUERIES_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
+    MMR_RELEVANCE_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """What is looked for, 1 to 8,192 characters, not blank; required."""
     top_k: _builtins.int
@@ -436,9 +574,25 @@ class SearchChunksRequest(_message.Message):
     """Return the query's vector."""
     speculative: _builtins.bool
     """The search is ahead of its guard: it is not logged, traced or cached."""
+    profile: _builtins.str
+    """Name of a search profile of the retriever's settings (the gateway sends its route): what the other fields leave
+    open is decided there. Empty or unknown: the profile `default`.
+    """
+    fusion: Global___Fusion.ValueType
+    """How the hybrid's two rankings become one; default: the profile's, relative score where it says nothing."""
+    rerank: _builtins.bool
+    """Order the best candidates again by the reranker; default: the profile's."""
+    mmr_relevance: _builtins.float
+    """Maximal marginal relevance: 1 ranks by relevance alone, 0 by novelty alone; absent: the profile's, or none."""
+    neighbours: _builtins.int
+    """How many chunks before and after each one that was found come along, 0 to 3; default: the profile's."""
     @_builtins.property
     def filter(self) -> _chunk_pb2.Filter:
         """Which documents; absent: all. A chunk that lacks a field is unequal to every value of it."""
+
+    @_builtins.property
+    def alternative_queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same question in other words, at most 4, each 1 to 8,192 characters: their rankings are fused with the query's."""
 
     def __init__(
         self,
@@ -451,17 +605,35 @@ class SearchChunksRequest(_message.Message):
         score_floor: _builtins.float | None = ...,
         include_query_vector: _builtins.bool = ...,
         speculative: _builtins.bool = ...,
+        profile: _builtins.str = ...,
+        fusion: Global___Fusion.ValueType = ...,
+        alternative_queries: _abc.Iterable[_builtins.str] | None = ...,
+        rerank: _builtins.bool | None = ...,
+        mmr_relevance: _builtins.float | None = ...,
+        neighbours: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense_weight", b"_dense_weight", "_score_floor", b"_score_floor", "dense_weight", b"dense_weight", "filter", b"filter", "score_floor", b"score_floor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense_weight", b"_dense_weight", "_mmr_relevance", b"_mmr_relevance", "_neighbours", b"_neighbours", "_rerank", b"_rerank", "_score_floor", b"_score_floor", "dense_weight", b"dense_weight", "filter", b"filter", "mmr_relevance", b"mmr_relevance", "neighbours", b"neighbours", "rerank", b"rerank", "score_floor", b"score_floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense_weight", b"_dense_weight", "_score_floor", b"_score_floor", "dense_weight", b"dense_weight", "filter", b"filter", "include_query_vector", b"include_query_vector", "mode", b"mode", "query", b"query", "score_floor", b"score_floor", "speculative", b"speculative", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense_weight", b"_dense_weight", "_mmr_relevance", b"_mmr_relevance", "_neighbours", b"_neighbours", "_rerank", b"_rerank", "_score_floor", b"_score_floor", "alternative_queries", b"alternative_queries", "dense_weight", b"dense_weight", "filter", b"filter", "fusion", b"fusion", "include_query_vector", b"include_query_vector", "mmr_relevance", b"mmr_relevance", "mode", b"mode", "neighbours", b"neighbours", "profile", b"profile", "query", b"query", "rerank", b"rerank", "score_floor", b"score_floor", "speculative", b"speculative", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dense_weight: _TypeAlias = _typing.Literal["dense_weight"]  # noqa: Y015
     _WhichOneofArgType__dense_weight: _TypeAlias = _typing.Literal["_dense_weight", b"_dense_weight"]  # noqa: Y015
+    _WhichOneofReturnType__mmr_relevance: _TypeAlias = _typing.Literal["mmr_relevance"]  # noqa: Y015
+    _WhichOneofArgType__mmr_relevance: _TypeAlias = _typing.Literal["_mmr_relevance", b"_mmr_relevance"]  # noqa: Y015
+    _WhichOneofReturnType__neighbours: _TypeAlias = _typing.Literal["neighbours"]  # noqa: Y015
+    _WhichOneofArgType__neighbours: _TypeAlias = _typing.Literal["_neighbours", b"_neighbours"]  # noqa: Y015
+    _WhichOneofReturnType__rerank: _TypeAlias = _typing.Literal["rerank"]  # noqa: Y015
+    _WhichOneofArgType__rerank: _TypeAlias = _typing.Literal["_rerank", b"_rerank"]  # noqa: Y015
     _WhichOneofReturnType__score_floor: _TypeAlias = _typing.Literal["score_floor"]  # noqa: Y015
     _WhichOneofArgType__score_floor: _TypeAlias = _typing.Literal["_score_floor", b"_score_floor"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dense_weight) -> _WhichOneofReturnType__dense_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_relevance) -> _WhichOneofReturnType__mmr_relevance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__neighbours) -> _WhichOneofReturnType__neighbours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank) -> _WhichOneofReturnType__rerank | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score_floor) -> _WhichOneofReturnType__score_floor | None: ...
 
@@ -478,10 +650,17 @@ class SearchChunksResponse(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     QUERY_VECTOR_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
     corpus_version: _builtins.int
     """Grows with every change of the tenant's documents."""
     embedding_model: _builtins.str
     """The embedding model, with its precision."""
+    profile: _builtins.str
+    """The profile that filled in what the request left open."""
+    reranker: _builtins.str
+    """The reranker that ordered the chunks, with its version; empty: none did."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.ScoredChunk]:
         """Best first."""
@@ -494,6 +673,10 @@ class SearchChunksResponse(_message.Message):
     def timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchTiming]:
         """How long each stage took."""
 
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What could not be done though it was asked for, such as `RERANKER_UNAVAILABLE`; the answer is without it."""
+
     def __init__(
         self,
         *,
@@ -502,10 +685,13 @@ class SearchChunksResponse(_message.Message):
         embedding_model: _builtins.str = ...,
         query_vector: _abc.Iterable[_builtins.float] | None = ...,
         timings: _abc.Iterable[Global___SearchTiming] | None = ...,
+        profile: _builtins.str = ...,
+        reranker: _builtins.str = ...,
+        degradations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "corpus_version", b"corpus_version", "embedding_model", b"embedding_model", "query_vector", b"query_vector", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "corpus_version", b"corpus_version", "degradations", b"degradations", "embedding_model", b"embedding_model", "profile", b"profile", "query_vector", b"query_vector", "reranker", b"reranker", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,7 +706,7 @@ class SearchTiming(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """`embed`, `dense`, `sparse`, `fuse`."""
+    """`embed`, `dense`, `sparse`, `fuse` (or `hybrid`, where the store does all three), `rerank`, `diversify`, `expand`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Its length."""
@@ -751,6 +937,8 @@ class DocumentInfo(_message.Message):
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     INDEX_TIME_FIELD_NUMBER: _builtins.int
+    RETRACT_TIME_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """The document's id."""
     revision: _builtins.int
@@ -763,6 +951,8 @@ class DocumentInfo(_message.Message):
     """SHA-256 of its content and metadata."""
     chunk_count: _builtins.int
     """How many chunks the current revision has."""
+    media_type: _builtins.str
+    """Its media type."""
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _chunk_pb2.MetadataValue]:
         """Its metadata."""
@@ -770,6 +960,10 @@ class DocumentInfo(_message.Message):
     @_builtins.property
     def index_time(self) -> _timestamp_pb2.Timestamp:
         """When the current revision was indexed."""
+
+    @_builtins.property
+    def retract_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was retracted; absent: it was not."""
 
     def __init__(
         self,
@@ -782,14 +976,219 @@ class DocumentInfo(_message.Message):
         chunk_count: _builtins.int = ...,
         metadata: _abc.Mapping[_builtins.str, _chunk_pb2.MetadataValue] | None = ...,
         index_time: _timestamp_pb2.Timestamp | None = ...,
+        retract_time: _timestamp_pb2.Timestamp | None = ...,
+        media_type: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["index_time", b"index_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index_time", b"index_time", "retract_time", b"retract_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "content_hash", b"content_hash", "document_id", b"document_id", "index_time", b"index_time", "metadata", b"metadata", "revision", b"revision", "source_uri", b"source_uri", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "content_hash", b"content_hash", "document_id", b"document_id", "index_time", b"index_time", "media_type", b"media_type", "metadata", b"metadata", "retract_time", b"retract_time", "revision", b"revision", "source_uri", b"source_uri", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DocumentInfo: _TypeAlias = DocumentInfo  # noqa: Y015
+
+@_typing.final
+class ListDocumentsRequest(_message.Message):
+    """Request of ListDocuments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_RETRACTED_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many, 1 to 500; 0: 100."""
+    page_token: _builtins.str
+    """From the previous page; empty: the first."""
+    include_retracted: _builtins.bool
+    """Retracted documents too."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_retracted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_retracted", b"include_retracted", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDocumentsRequest: _TypeAlias = ListDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class ListDocumentsResponse(_message.Message):
+    """Response of ListDocuments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last."""
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentInfo]:
+        """In the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        documents: _abc.Iterable[Global___DocumentInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDocumentsResponse: _TypeAlias = ListDocumentsResponse  # noqa: Y015
+
+@_typing.final
+class RetractDocumentRequest(_message.Message):
+    """Request of RetractDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    """The document's id; required. Retracting twice is FAILED_PRECONDITION the second time. Handing in the very same
+    content again does not bring it back (DOCUMENT_RETRACTED); changed content or metadata is a new revision.
+    """
+    reason: _builtins.str
+    """Why, at most 512 characters; recorded as given: no personal data."""
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetractDocumentRequest: _TypeAlias = RetractDocumentRequest  # noqa: Y015
+
+@_typing.final
+class RetractDocumentResponse(_message.Message):
+    """Response of RetractDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORPUS_VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    corpus_version: _builtins.int
+    """The corpus version after it."""
+    revision: _builtins.int
+    """The revision that was current."""
+    def __init__(
+        self,
+        *,
+        corpus_version: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_version", b"corpus_version", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetractDocumentResponse: _TypeAlias = RetractDocumentResponse  # noqa: Y015
+
+@_typing.final
+class GetIndexRequest(_message.Message):
+    """Request of GetIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIndexRequest: _TypeAlias = GetIndexRequest  # noqa: Y015
+
+@_typing.final
+class GetIndexResponse(_message.Message):
+    """Response of GetIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORPUS_VERSION_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    REEMBEDDING_FIELD_NUMBER: _builtins.int
+    corpus_version: _builtins.int
+    """The corpus version."""
+    documents: _builtins.int
+    """Documents that can be found."""
+    chunks: _builtins.int
+    """Chunks that can be found."""
+    embedding_model: _builtins.str
+    """The model that made the vectors, with its precision; empty: there are none yet."""
+    dimension: _builtins.int
+    """Values in a vector; 0: there are none yet."""
+    @_builtins.property
+    def reembedding(self) -> Global___Reembedding:
+        """A rebuild with another model; absent: none is going on."""
+
+    def __init__(
+        self,
+        *,
+        corpus_version: _builtins.int = ...,
+        documents: _builtins.int = ...,
+        chunks: _builtins.int = ...,
+        embedding_model: _builtins.str = ...,
+        dimension: _builtins.int = ...,
+        reembedding: Global___Reembedding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reembedding", b"reembedding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "corpus_version", b"corpus_version", "dimension", b"dimension", "documents", b"documents", "embedding_model", b"embedding_model", "reembedding", b"reembedding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIndexResponse: _TypeAlias = GetIndexResponse  # noqa: Y015
+
+@_typing.final
+class Reembedding(_message.Message):
+    """A new index being built beside the one that is searched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    CHUNKS_DONE_FIELD_NUMBER: _builtins.int
+    CHUNKS_TOTAL_FIELD_NUMBER: _builtins.int
+    embedding_model: _builtins.str
+    """The model of the new index."""
+    chunks_done: _builtins.int
+    """Chunks embedded anew so far."""
+    chunks_total: _builtins.int
+    """Chunks to embed."""
+    def __init__(
+        self,
+        *,
+        embedding_model: _builtins.str = ...,
+        chunks_done: _builtins.int = ...,
+        chunks_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_done", b"chunks_done", "chunks_total", b"chunks_total", "embedding_model", b"embedding_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reembedding: _TypeAlias = Reembedding  # noqa: Y015
 
 @_typing.final
 class DeleteDocumentRequest(_message.Message):

@@ -65,10 +65,25 @@ class RetrieverServiceStub(object):
                 request_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentRequest.SerializeToString,
                 response_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentResponse.FromString,
                 _registered_method=True)
+        self.ListDocuments = channel.unary_unary(
+                '/binnacle.retriever.v1.RetrieverService/ListDocuments',
+                request_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.ListDocumentsRequest.SerializeToString,
+                response_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.ListDocumentsResponse.FromString,
+                _registered_method=True)
+        self.RetractDocument = channel.unary_unary(
+                '/binnacle.retriever.v1.RetrieverService/RetractDocument',
+                request_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.RetractDocumentRequest.SerializeToString,
+                response_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.RetractDocumentResponse.FromString,
+                _registered_method=True)
         self.DeleteDocument = channel.unary_unary(
                 '/binnacle.retriever.v1.RetrieverService/DeleteDocument',
                 request_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteDocumentRequest.SerializeToString,
                 response_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteDocumentResponse.FromString,
+                _registered_method=True)
+        self.GetIndex = channel.unary_unary(
+                '/binnacle.retriever.v1.RetrieverService/GetIndex',
+                request_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetIndexRequest.SerializeToString,
+                response_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetIndexResponse.FromString,
                 _registered_method=True)
 
 
@@ -118,8 +133,30 @@ class RetrieverServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDocuments(self, request, context):
+        """Live documents in the order of their ids, retracted ones only where asked for. Scope: search.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetractDocument(self, request, context):
+        """Withdraws a document: hidden from every search at once, its texts kept, so that what cited it can be explained.
+        AnalyticsService.ListAffectedAnswers names the answers that used it. Scope: ingest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDocument(self, request, context):
         """Deletes a document with all its revisions; its content hashes answer with tombstones. Scope: ingest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIndex(self, request, context):
+        """The tenant's index: what made its vectors, what is in it, how far a rebuild is. Scope: search.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,10 +195,25 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     request_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentRequest.FromString,
                     response_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentResponse.SerializeToString,
             ),
+            'ListDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDocuments,
+                    request_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.ListDocumentsRequest.FromString,
+                    response_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.ListDocumentsResponse.SerializeToString,
+            ),
+            'RetractDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetractDocument,
+                    request_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.RetractDocumentRequest.FromString,
+                    response_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.RetractDocumentResponse.SerializeToString,
+            ),
             'DeleteDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocument,
                     request_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteDocumentRequest.FromString,
                     response_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteDocumentResponse.SerializeToString,
+            ),
+            'GetIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIndex,
+                    request_deserializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetIndexRequest.FromString,
+                    response_serializer=binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetIndexResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -338,6 +390,60 @@ class RetrieverService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/binnacle.retriever.v1.RetrieverService/ListDocuments',
+            binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.ListDocumentsRequest.SerializeToString,
+            binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.ListDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetractDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/binnacle.retriever.v1.RetrieverService/RetractDocument',
+            binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.RetractDocumentRequest.SerializeToString,
+            binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.RetractDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteDocument(request,
             target,
             options=(),
@@ -354,6 +460,33 @@ class RetrieverService(object):
             '/binnacle.retriever.v1.RetrieverService/DeleteDocument',
             binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteDocumentRequest.SerializeToString,
             binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/binnacle.retriever.v1.RetrieverService/GetIndex',
+            binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetIndexRequest.SerializeToString,
+            binnacle_dot_retriever_dot_v1_dot_retriever__service__pb2.GetIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

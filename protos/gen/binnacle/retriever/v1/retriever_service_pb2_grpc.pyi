@@ -28,8 +28,16 @@ class RetrieverServiceStub:
     """Texts by content hash, retired revisions too; a tombstone after erasure. Scope: search."""
     GetDocument: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.GetDocumentRequest, _retriever_service_pb2.GetDocumentResponse]
     """One document's state. Scope: search."""
+    ListDocuments: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.ListDocumentsRequest, _retriever_service_pb2.ListDocumentsResponse]
+    """Live documents in the order of their ids, retracted ones only where asked for. Scope: search."""
+    RetractDocument: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.RetractDocumentRequest, _retriever_service_pb2.RetractDocumentResponse]
+    """Withdraws a document: hidden from every search at once, its texts kept, so that what cited it can be explained.
+    AnalyticsService.ListAffectedAnswers names the answers that used it. Scope: ingest.
+    """
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.DeleteDocumentRequest, _retriever_service_pb2.DeleteDocumentResponse]
     """Deletes a document with all its revisions; its content hashes answer with tombstones. Scope: ingest."""
+    GetIndex: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.GetIndexRequest, _retriever_service_pb2.GetIndexResponse]
+    """The tenant's index: what made its vectors, what is in it, how far a rebuild is. Scope: search."""
 
 class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns documents, their chunks and their vectors. The tenant is the credential's."""
@@ -83,11 +91,37 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         """One document's state. Scope: search."""
 
     @_abc_1.abstractmethod
+    def ListDocuments(
+        self,
+        request: _retriever_service_pb2.ListDocumentsRequest,
+        context: _aio.ServicerContext[_retriever_service_pb2.ListDocumentsRequest, _abc.Awaitable[_retriever_service_pb2.ListDocumentsResponse]],
+    ) -> _abc.Awaitable[_retriever_service_pb2.ListDocumentsResponse]:
+        """Live documents in the order of their ids, retracted ones only where asked for. Scope: search."""
+
+    @_abc_1.abstractmethod
+    def RetractDocument(
+        self,
+        request: _retriever_service_pb2.RetractDocumentRequest,
+        context: _aio.ServicerContext[_retriever_service_pb2.RetractDocumentRequest, _abc.Awaitable[_retriever_service_pb2.RetractDocumentResponse]],
+    ) -> _abc.Awaitable[_retriever_service_pb2.RetractDocumentResponse]:
+        """Withdraws a document: hidden from every search at once, its texts kept, so that what cited it can be explained.
+        AnalyticsService.ListAffectedAnswers names the answers that used it. Scope: ingest.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteDocument(
         self,
         request: _retriever_service_pb2.DeleteDocumentRequest,
         context: _aio.ServicerContext[_retriever_service_pb2.DeleteDocumentRequest, _abc.Awaitable[_retriever_service_pb2.DeleteDocumentResponse]],
     ) -> _abc.Awaitable[_retriever_service_pb2.DeleteDocumentResponse]:
         """Deletes a document with all its revisions; its content hashes answer with tombstones. Scope: ingest."""
+
+    @_abc_1.abstractmethod
+    def GetIndex(
+        self,
+        request: _retriever_service_pb2.GetIndexRequest,
+        context: _aio.ServicerContext[_retriever_service_pb2.GetIndexRequest, _abc.Awaitable[_retriever_service_pb2.GetIndexResponse]],
+    ) -> _abc.Awaitable[_retriever_service_pb2.GetIndexResponse]:
+        """The tenant's index: what made its vectors, what is in it, how far a rebuild is. Scope: search."""
 
 def add_RetrieverServiceServicer_to_server(servicer: RetrieverServiceServicer, server: _aio.Server) -> None: ...

@@ -210,6 +210,12 @@ class ScoredChunk(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     DENSE_SCORE_FIELD_NUMBER: _builtins.int
     SPARSE_SCORE_FIELD_NUMBER: _builtins.int
+    FUSION_SCORE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
+    MMR_SCORE_FIELD_NUMBER: _builtins.int
+    NEIGHBOUR_FIELD_NUMBER: _builtins.int
+    PASSAGE_FIELD_NUMBER: _builtins.int
+    OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Place in the ranking, from 1."""
     score: _builtins.float
@@ -218,6 +224,18 @@ class ScoredChunk(_message.Message):
     """Score of the vector search, where it ran and found the chunk."""
     sparse_score: _builtins.float
     """Score of the full-text search, where it ran and found the chunk."""
+    fusion_score: _builtins.float
+    """Fused score of the hybrid, 0 to 1, where it ran."""
+    rerank_score: _builtins.float
+    """Score of the reranker, where it ran."""
+    mmr_score: _builtins.float
+    """Marginal relevance at its turn, where results were diversified."""
+    neighbour: _builtins.bool
+    """It came along as a neighbour of a chunk that was found."""
+    passage: _builtins.int
+    """Number of the passage, from 1: chunks of one passage follow each other in their document, and here."""
+    overlap_chars: _builtins.int
+    """How many characters at its begin repeat the end of the chunk before it in the passage."""
     @_builtins.property
     def chunk(self) -> Global___Chunk:
         """The chunk."""
@@ -230,17 +248,35 @@ class ScoredChunk(_message.Message):
         score: _builtins.float = ...,
         dense_score: _builtins.float | None = ...,
         sparse_score: _builtins.float | None = ...,
+        fusion_score: _builtins.float | None = ...,
+        rerank_score: _builtins.float | None = ...,
+        mmr_score: _builtins.float | None = ...,
+        neighbour: _builtins.bool = ...,
+        passage: _builtins.int = ...,
+        overlap_chars: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense_score", b"_dense_score", "_sparse_score", b"_sparse_score", "chunk", b"chunk", "dense_score", b"dense_score", "sparse_score", b"sparse_score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense_score", b"_dense_score", "_fusion_score", b"_fusion_score", "_mmr_score", b"_mmr_score", "_rerank_score", b"_rerank_score", "_sparse_score", b"_sparse_score", "chunk", b"chunk", "dense_score", b"dense_score", "fusion_score", b"fusion_score", "mmr_score", b"mmr_score", "rerank_score", b"rerank_score", "sparse_score", b"sparse_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense_score", b"_dense_score", "_sparse_score", b"_sparse_score", "chunk", b"chunk", "dense_score", b"dense_score", "rank", b"rank", "score", b"score", "sparse_score", b"sparse_score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense_score", b"_dense_score", "_fusion_score", b"_fusion_score", "_mmr_score", b"_mmr_score", "_rerank_score", b"_rerank_score", "_sparse_score", b"_sparse_score", "chunk", b"chunk", "dense_score", b"dense_score", "fusion_score", b"fusion_score", "mmr_score", b"mmr_score", "neighbour", b"neighbour", "overlap_chars", b"overlap_chars", "passage", b"passage", "rank", b"rank", "rerank_score", b"rerank_score", "score", b"score", "sparse_score", b"sparse_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dense_score: _TypeAlias = _typing.Literal["dense_score"]  # noqa: Y015
     _WhichOneofArgType__dense_score: _TypeAlias = _typing.Literal["_dense_score", b"_dense_score"]  # noqa: Y015
+    _WhichOneofReturnType__fusion_score: _TypeAlias = _typing.Literal["fusion_score"]  # noqa: Y015
+    _WhichOneofArgType__fusion_score: _TypeAlias = _typing.Literal["_fusion_score", b"_fusion_score"]  # noqa: Y015
+    _WhichOneofReturnType__mmr_score: _TypeAlias = _typing.Literal["mmr_score"]  # noqa: Y015
+    _WhichOneofArgType__mmr_score: _TypeAlias = _typing.Literal["_mmr_score", b"_mmr_score"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
     _WhichOneofReturnType__sparse_score: _TypeAlias = _typing.Literal["sparse_score"]  # noqa: Y015
     _WhichOneofArgType__sparse_score: _TypeAlias = _typing.Literal["_sparse_score", b"_sparse_score"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dense_score) -> _WhichOneofReturnType__dense_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fusion_score) -> _WhichOneofReturnType__fusion_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_score) -> _WhichOneofReturnType__mmr_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sparse_score) -> _WhichOneofReturnType__sparse_score | None: ...
 
