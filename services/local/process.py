@@ -5,7 +5,6 @@ Used by `supervisor.py`; knows nothing of what it runs.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+_WRAPPER = Path(__file__).with_name("die_with_parent.py")
 _FIRST_BACKOFF_S = 0.5
 _STEADY_AFTER_S = 30.0
 _LOG_TAIL_LINES = 15
@@ -111,13 +110,13 @@ class SupervisedProcess:
     async def _spawn(self) -> None:
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-IS", str(_WRAPPER), str(os.getpid())),
                 *self.command.argv,
                 env=dict(self.command.env),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         if self._stopping.is_set():  # `stop` came while there was no process to end
             await self._end(self._process)
@@ -145,10 +144,3 @@ def _told(status: int | None) -> str:
     if status is None:
         return "no status"
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this child when the supervisor dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
-        os.kill(os.getpid(), signal.SIGTERM)

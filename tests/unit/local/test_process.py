@@ -113,3 +113,50 @@ async def test_a_stop_amid_a_restart_leaves_no_process(tmp_path: Path) -> None:
     with contextlib.suppress(StartFailed):
         await starting
     assert process.pid is None
+
+
+_PARENT = """
+import asyncio, pathlib, sys
+from services.local.process import Command, SupervisedProcess
+
+async def main() -> None:
+    marker = pathlib.Path(sys.argv[1])
+    async def ready() -> bool:
+        return marker.exists()
+    program = "import os,pathlib,sys,time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
+    command = Command("child", [sys.executable, "-c", program, str(marker)], {}, ready)
+    await SupervisedProcess(command, log_dir=marker.parent, say=print).start()
+    print("up", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+async def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
+    """After kill -9 of the supervisor no service is left running without it."""
+    marker = tmp_path / "pid"
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _PARENT, str(marker), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert await parent.stdout.readline() == b"up\n"
+    child = int(marker.read_text())
+    parent.kill()
+    await parent.wait()
+    await _until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text())
+
+
+async def test_starting_runs_nothing_between_fork_and_exec(tmp_path: Path) -> None:
+    """A library's fork handlers do not run: in a parent with threads they can wait for ever for what those hold."""
+    forked: list[str] = []
+    os.register_at_fork(before=lambda: forked.append("before"))
+    marker = tmp_path / "up"
+    process = SupervisedProcess(_command(marker), log_dir=tmp_path, say=print)
+
+    async def nothing() -> None:
+        assert process.pid is not None
+
+    await _started(process, nothing)
+    assert forked == []
