@@ -168,3 +168,21 @@ async def test_reconnects_are_at_most_a_second_apart(monkeypatch: pytest.MonkeyP
     assert given["grpc.max_reconnect_backoff_ms"] == 1_000
     assert given["grpc.min_reconnect_backoff_ms"] <= 500
     assert given["grpc.dns_min_time_between_resolutions_ms"] <= 1_000
+
+
+async def test_a_new_channel_does_not_inherit_the_back_off_of_another(serve: Any, script: Any, trust: Any) -> None:
+    """Where a port failed a moment ago and is used again, a channel opened now connects now."""
+
+    async def answer(_request: Any, _context: Any) -> Any:
+        return pb.CountTokensResponse()
+
+    script.unary = answer
+    async with serve(script) as serving:
+        port = serving.lifecycle.port
+    async with channel_to(serving.lifecycle, trust) as waiting:
+        while waiting.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2.0)  # attempts are now most of a second apart
+        async with serve(script, port=port) as again, channel_to(again.lifecycle, again.trust) as fresh:
+            with caller():
+                await pb_grpc.GeneratorServiceStub(fresh).CountTokens(pb.CountTokensRequest())
