@@ -31,6 +31,7 @@ _EVENT_OUTCOMES = {
     Outcome.UNCHANGED: document_indexed_pb2.DOCUMENT_OUTCOME_UNCHANGED,
     Outcome.REFUSED: document_indexed_pb2.DOCUMENT_OUTCOME_REFUSED,
     Outcome.DELETED: document_indexed_pb2.DOCUMENT_OUTCOME_DELETED,
+    Outcome.RETRACTED: document_indexed_pb2.DOCUMENT_OUTCOME_RETRACTED,
 }
 
 
@@ -97,7 +98,7 @@ def stored_chunk_to(content_hash: str, stored: StoredChunk | None) -> rpc.Stored
 
 
 def document_info_to(document: StoredDocument) -> rpc.DocumentInfo:
-    """A live document's state."""
+    """The state of a document that is not deleted."""
     return rpc.DocumentInfo(
         document_id=document.document_id,
         revision=document.revision,
@@ -107,6 +108,8 @@ def document_info_to(document: StoredDocument) -> rpc.DocumentInfo:
         chunk_count=document.chunk_count,
         metadata=metadata_to_proto(document.metadata),
         index_time=timestamp(document.index_time),
+        retract_time=timestamp(document.retract_time) if document.retract_time else None,
+        media_type=document.media_type,
     )
 
 
@@ -181,7 +184,7 @@ def indexed_to(
         index_time=timestamp(at),
         tenant_id=tenant,
         outcome=_EVENT_OUTCOMES[result.outcome],
-        revision=0 if result.outcome is Outcome.DELETED else result.revision,
+        revision=result.revision,
         content_hash=result.content_hash,
         chunk_count=result.chunk_count,
         corpus_version=corpus_version,

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 
+from binnacle.events.v1.document_indexed_pb2 import DocumentIndexed
 from binnacle.events.v1.document_submitted_pb2 import DocumentSubmitted
 from servicekit.domain.envelope import ReceivedEvent
 from servicekit.domain.ids import derive_id
@@ -16,11 +17,12 @@ from servicekit.events.codec import decode, read_time
 from servicekit.events.topics import DOCUMENT_INDEXED, DOCUMENT_SUBMITTED
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEvent, Subscription
+from servicekit.ports.vector_store import StoredDocument
 from services.retriever.convert import indexed_to, submitted_from, submitted_to
 from services.retriever.document import SubmittedDocument, check_document, check_document_id
 from services.retriever.indexing import Indexer, IndexReport
 from services.retriever.operations import Operation, Operations, operation_id_of
-from services.retriever.preparing import IndexResult, Outcome
+from services.retriever.preparing import IndexResult, Outcome, withdrawn
 
 GROUP = "retriever"
 # Each waits for the embedder most of the time; more would only hold more texts in memory.
@@ -109,22 +111,40 @@ class RetrieverEvents:
             if outcome is not None:
                 raise outcome
 
-    async def publish_deleted(self, tenant: str, result: IndexResult, *, corpus_version: int) -> None:
-        """Tell that a document is gone."""
-        report = IndexReport((result,), corpus_version, 0.0)
-        await self._publish_result(tenant, result, report, "")
+    async def publish_deleted(self, tenant: str, document: StoredDocument, *, corpus_version: int) -> None:
+        """Tell that a document is gone; the same event each time."""
+        result = withdrawn(document, Outcome.DELETED)
+        await self._publish(tenant, result, self._told(tenant, result, corpus_version, at=document.delete_time))
+
+    async def publish_retracted(
+        self, tenant: str, document: StoredDocument, *, corpus_version: int, reason: str
+    ) -> None:
+        """Tell that a document is hidden, and why; the same event each time."""
+        result = withdrawn(document, Outcome.RETRACTED)
+        message = self._told(tenant, result, corpus_version, at=document.retract_time)
+        message.retract_reason = reason
+        await self._publish(tenant, result, message)
 
     async def _publish_result(self, tenant: str, result: IndexResult, report: IndexReport, operation_id: str) -> None:
-        at: datetime = self._clock.now()
-        message = indexed_to(
-            result,
-            tenant=tenant,
-            corpus_version=report.corpus_version,
-            embedding_model=self._embedding_model,
-            at=at,
-        )
+        message = self._told(tenant, result, report.corpus_version)
         message.operation_id = operation_id
         message.duration_us = round(report.elapsed_s * 1e6)
+        await self._publish(tenant, result, message, operation_id)
+
+    def _told(
+        self, tenant: str, result: IndexResult, corpus_version: int, *, at: datetime | None = None
+    ) -> DocumentIndexed:
+        return indexed_to(
+            result,
+            tenant=tenant,
+            corpus_version=corpus_version,
+            embedding_model=self._embedding_model,
+            at=at or self._clock.now(),
+        )
+
+    async def _publish(
+        self, tenant: str, result: IndexResult, message: DocumentIndexed, operation_id: str = ""
+    ) -> None:
         await self._publisher.publish(
             OutgoingEvent(
                 topic=DOCUMENT_INDEXED,
@@ -137,10 +157,10 @@ class RetrieverEvents:
 
 
 def _indexed_id(tenant: str, result: IndexResult, operation_id: str) -> str:
-    """One event a revision, one for finding it unchanged, one for its deletion, one a refused operation."""
+    """One event a revision, and one each for its being found unchanged, retracted, deleted; one a refused operation."""
     if result.outcome is Outcome.REFUSED:
         return derive_id(DOCUMENT_INDEXED, tenant, result.document_id, "refused", operation_id)
-    stages = {Outcome.DELETED: "deleted", Outcome.UNCHANGED: "unchanged"}
+    stages = {Outcome.DELETED: "deleted", Outcome.RETRACTED: "retracted", Outcome.UNCHANGED: "unchanged"}
     stage = stages.get(result.outcome, "indexed")
     return derive_id(DOCUMENT_INDEXED, tenant, result.document_id, str(result.revision), stage)
 

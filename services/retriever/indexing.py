@@ -79,6 +79,17 @@ class Indexer:
             version = await self._store.delete_document(tenant, document_id, erase_time=self._clock.now())
             return (await self._store.get_documents(tenant, [document_id]))[document_id], version
 
+    async def retract(self, tenant: str, document_id: str) -> tuple[StoredDocument, int]:
+        """Hide a document from searches; returns it as it stands now and the corpus version after it.
+
+        Raises:
+            NotFound: there is none, or it is deleted.
+            NotReady: it is retracted already.
+        """
+        async with self._locked(tenant, [document_id]):
+            version = await self._store.retract_document(tenant, document_id, retract_time=self._clock.now())
+            return (await self._store.get_documents(tenant, [document_id]))[document_id], version
+
     async def _store_drafts(self, tenant: str, drafts: Sequence[Draft]) -> int:
         """Embed all of them and swap them in at one instant."""
         if not drafts:

@@ -42,6 +42,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     DELETED = "deleted"
+    RETRACTED = "retracted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,11 @@ def _result(document: StoredDocument, outcome: Outcome) -> IndexResult:
         source_uri=document.source_uri,
         content_bytes=document.content_bytes,
     )
+
+
+def withdrawn(document: StoredDocument, outcome: Outcome) -> IndexResult:
+    """The result of a retraction or a deletion: what is still known of the last revision."""
+    return _result(document, outcome)
 
 
 def _refused(document: SubmittedDocument, error: InvalidRequest) -> IndexResult:

@@ -16,13 +16,14 @@ from services.retriever.convert import (
     report_to,
     stored_chunk_to,
 )
+from services.retriever.convert_documents import documents_to, index_to, page_from
 from services.retriever.convert_search import answer_to, hashes_from, search_from
 from services.retriever.document import check_document_id
 from services.retriever.events import RetrieverEvents
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
-from services.retriever.preparing import IndexResult, Outcome
 from services.retriever.searching import Searcher
+from services.retriever.withdrawing import Withdrawer
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["RetrieverService"].full_name
 SCOPES = {
@@ -33,6 +34,9 @@ SCOPES = {
     "BatchGetChunks": "search",
     "GetDocument": "search",
     "DeleteDocument": "ingest",
+    "RetractDocument": "ingest",
+    "ListDocuments": "search",
+    "GetIndex": "search",
 }
 MAX_OPERATION_ID_CHARS = 64
 
@@ -49,6 +53,7 @@ class RetrieverServicer(stubs.RetrieverServiceServicer):
         events: RetrieverEvents,
         operations: Operations,
     ) -> None:
+        self._withdrawer = Withdrawer(indexer=indexer, store=store, events=events)
         self._indexer = indexer
         self._searcher = searcher
         self._store = store
@@ -105,8 +110,27 @@ class RetrieverServicer(stubs.RetrieverServiceServicer):
     async def DeleteDocument(self, request: rpc.DeleteDocumentRequest, context: Any) -> rpc.DeleteDocumentResponse:
         """Erase a document, then tell of it."""
         check_document_id(request.document_id, path="")
-        tenant = current_caller().tenant
-        document, version = await self._indexer.delete(tenant, request.document_id)
-        gone = IndexResult(document.document_id, Outcome.DELETED, document.revision, 0, document.content_hash)
-        await self._events.publish_deleted(tenant, gone, corpus_version=version)
+        version = await self._withdrawer.delete(current_caller().tenant, request.document_id)
         return rpc.DeleteDocumentResponse(corpus_version=version)
+
+    async def RetractDocument(self, request: rpc.RetractDocumentRequest, context: Any) -> rpc.RetractDocumentResponse:
+        """Hide a document, then tell of it."""
+        check_document_id(request.document_id, path="")
+        tenant = current_caller().tenant
+        revision, version = await self._withdrawer.retract(tenant, request.document_id, reason=request.reason)
+        return rpc.RetractDocumentResponse(corpus_version=version, revision=revision)
+
+    async def ListDocuments(self, request: rpc.ListDocumentsRequest, context: Any) -> rpc.ListDocumentsResponse:
+        """A page of documents."""
+        page = page_from(request)
+        documents = await self._store.list_documents(
+            current_caller().tenant,
+            page_size=page.size + 1,
+            after=page.after,
+            include_retracted=request.include_retracted,
+        )
+        return documents_to(documents, size=page.size)
+
+    async def GetIndex(self, request: rpc.GetIndexRequest, context: Any) -> rpc.GetIndexResponse:
+        """The tenant's index as it stands."""
+        return index_to(await self._store.describe(current_caller().tenant))
