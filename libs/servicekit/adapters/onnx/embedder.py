@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 from servicekit.adapters.onnx.graph_cache import Precision, default_cache_dir, ensure_graph, graph_revision
 from servicekit.adapters.onnx.model_files import ModelFiles, find_model
 from servicekit.adapters.onnx.pool import Priority, PriorityPool
-from servicekit.adapters.onnx.session import EncoderSession, WordPieceTokenizer
+from servicekit.adapters.onnx.session import EncoderSession
+from servicekit.adapters.tokenizer_file import FileTokenizer
 from servicekit.errors import BackendUnavailable, InvalidRequest
 from servicekit.ports.embedder import EmbeddingModel, Vector
 
@@ -62,7 +63,7 @@ def _refusal(problem: str) -> InvalidRequest:
 class OnnxEmbedder:
     """Embeds one text a run on a few threads, queries first."""
 
-    def __init__(self, *, model: EmbeddingModel, tokenizer: WordPieceTokenizer, session: EncoderSession) -> None:
+    def __init__(self, *, model: EmbeddingModel, tokenizer: FileTokenizer, session: EncoderSession) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self._session = session
@@ -123,7 +124,7 @@ def _load(options: OnnxOptions) -> OnnxEmbedder:
     graph = ensure_graph(files, options.precision, options.cache_dir)
     return OnnxEmbedder(
         model=_describe(files, options.precision),
-        tokenizer=WordPieceTokenizer(files.tokenizer),
+        tokenizer=FileTokenizer(files.tokenizer),
         session=EncoderSession(graph, files),
     )
 

@@ -6,36 +6,14 @@ One text a run: no padding, and a vector that never depends on what else is embe
 quantisation would otherwise make it. Parallelism comes from several runs at once, not from threads in one.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from tokenizers import Tokenizer as LibraryTokenizer
 
 from servicekit.adapters.onnx.model_files import ModelFiles
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class WordPieceTokenizer:
-    """The model's tokenizer, without special tokens, cutting nothing; safe from any thread."""
-
-    def __init__(self, definition: Path) -> None:
-        self._tokenizer = LibraryTokenizer.from_file(str(definition))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-
-    def count(self, text: str) -> int:
-        """Tokens of `text`."""
-        return len(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
-
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        """Character range of each token in order."""
-        offsets: Sequence[tuple[int, int]] = self._tokenizer.encode(_encodable(text), add_special_tokens=False).offsets
-        return offsets
+from servicekit.adapters.tokenizer_file import encodable, load_definition
 
 
 class EncoderSession:
@@ -49,18 +27,13 @@ class EncoderSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._tokenizer = LibraryTokenizer.from_file(str(files.tokenizer))
+        self._tokenizer = load_definition(files.tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(files.max_tokens)
 
     def encode(self, text: str) -> NDArray[np.float32]:
         """The text's vector, float32 of the model's dimension."""
-        ids = np.array([self._tokenizer.encode(_encodable(text)).ids], dtype=np.int64)
+        ids = np.array([self._tokenizer.encode(encodable(text)).ids], dtype=np.int64)
         (vectors,) = self._session.run(["vector"], {"input_ids": ids})
         vector: NDArray[np.float32] = vectors[0]
         return vector
-
-
-def _encodable(text: str) -> str:
-    # A lone surrogate cannot cross into the library; one replacement character keeps offsets in place.
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
