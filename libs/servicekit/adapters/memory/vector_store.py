@@ -125,6 +125,8 @@ class MemoryVectorStore:
             corpus.documents[document_id] = revision.document
             corpus.live[document_id] = revision.chunks
             for indexed in revision.chunks:
+                if corpus.rebuild is not None:
+                    corpus.rebuild.vectors.pop(indexed.chunk.chunk_id, None)
                 held = corpus.archive.setdefault(indexed.chunk.content_hash, [])
                 held[:] = [*(old for old in held if old.chunk_id != indexed.chunk.chunk_id), indexed.chunk]
         corpus.version += 1
@@ -204,9 +206,12 @@ class MemoryVectorStore:
         """Keep the new vectors."""
         corpus = self._corpora[tenant]
         if corpus.rebuild is not None:
+            current = {one.chunk.chunk_id: one for one in corpus.found()}
             for one in chunks:
                 check_vector(one.vector, dimension=corpus.rebuild.dimension)
-                corpus.rebuild.vectors[one.chunk.chunk_id] = one.vector
+                held = current.get(one.chunk.chunk_id)
+                if held is not None and held.search_text == one.search_text:
+                    corpus.rebuild.vectors[one.chunk.chunk_id] = one.vector
 
     async def finish_rebuild(self, tenant: str) -> bool:
         """Switch to the new vectors, unless some are lacking."""

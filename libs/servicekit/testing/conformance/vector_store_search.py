@@ -50,7 +50,9 @@ class SearchConformance(WithLibrary):
         assert [scored.rank for scored in hits.chunks] == list(range(1, len(hits.chunks) + 1))
         scores = [scored.score for scored in hits.chunks]
         assert scores == sorted(scores, reverse=True)
-        assert set(hits.stages_s) == {"fuse", *({"dense", "sparse"} if mode is SearchMode.HYBRID else {mode})}
+        own = {"dense", "sparse"} if mode is SearchMode.HYBRID else {mode.value}
+        assert set(hits.stages_s) in ({mode.value}, {"fuse", *own})  # a store may do it all in one stage
+        assert all(seconds >= 0 for seconds in hits.stages_s.values())
 
     async def test_each_score_is_of_its_own_stage(self, library: VectorStore) -> None:
         """A dense search gives cosines, a sparse one BM25, a hybrid both and their fusion between 0 and 1."""

@@ -120,6 +120,14 @@ class WriteConformance(WithLibrary):
             listed += [document.document_id for document in page]
         assert listed == names
 
+    async def test_documents_are_listed_by_code_point(self, store: VectorStore) -> None:
+        """Case, accents and scripts order as their characters' numbers, in the list and for its pages."""
+        names = ["A", "Z", "_", "a", "a b", "a/b", "b", "é", "日本", "\uff21", "👩"]
+        await put(store, "acme", [make_revision(name, ["text"]) for name in reversed(names)])
+        assert [one.document_id for one in await store.list_documents("acme", page_size=50)] == names
+        after = [one.document_id for one in await store.list_documents("acme", page_size=3, after="b")]
+        assert after == ["é", "日本", "\uff21"]
+
     @pytest.mark.parametrize("text", ODD_TEXTS)
     async def test_odd_texts_are_stored_and_searched_as_they_are(self, store: VectorStore, text: str) -> None:
         """Quotes, operators, markup and every script go in, come out and can be asked for."""
