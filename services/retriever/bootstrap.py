@@ -3,16 +3,25 @@
 from functools import partial
 
 from binnacle.retriever.v1.retriever_service_pb2_grpc import add_RetrieverServiceServicer_to_server
-from servicekit.adapters.registry import open_embedder, open_event_bus, open_state_store, open_vector_store
+from servicekit.adapters.registry import (
+    open_embedder,
+    open_event_bus,
+    open_reranker,
+    open_state_store,
+    open_vector_store,
+)
 from servicekit.ports.embedder import Embedder
 from servicekit.ports.event_bus import EventBus
+from servicekit.ports.reranker import Reranker
 from servicekit.ports.state_store import StateStore
 from servicekit.ports.vector_store import VectorStore
 from servicekit.runtime.service import RpcService, Service, Stack
-from services.retriever.config import Settings
+from services.retriever.config import NO_RERANKER, Settings
 from services.retriever.events import RetrieverEvents
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
+from services.retriever.query_cache import QueryCache
+from services.retriever.search_profiles import read_profiles
 from services.retriever.searching import Searcher
 from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
 
@@ -53,7 +62,13 @@ async def build(settings: Settings, stack: Stack) -> Service:
     )
     servicer = RetrieverServicer(
         indexer=indexer,
-        searcher=Searcher(store=store, embedder=embedder),
+        searcher=Searcher(
+            store=store,
+            embedder=embedder,
+            profiles=read_profiles(settings.profiles_file),
+            cache=QueryCache(entries=settings.query_cache_entries),
+            reranker=await _open_reranker(settings, stack),
+        ),
         store=store,
         events=events,
         operations=operations,
@@ -66,3 +81,13 @@ async def build(settings: Settings, stack: Stack) -> Service:
         bus=bus,
         subscriptions=events.subscriptions(),
     )
+
+
+async def _open_reranker(settings: Settings, stack: Stack) -> Reranker | None:
+    """Searching goes on while it is away."""
+    if settings.reranker_url == NO_RERANKER:
+        return None
+    reranker: Reranker = await stack.enter(
+        "reranker", open_reranker(settings.reranker_url), ping=lambda opened: opened.ping(), essential=False
+    )
+    return reranker

@@ -3,33 +3,41 @@
 import math
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from google.protobuf.duration_pb2 import Duration
 
 from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2
+from servicekit.domain.chunk import ScoredChunk
 from servicekit.domain.filter import All, Any, Comparison, Filter, Not, Operator
+from servicekit.domain.fusion import FusionMethod
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import SearchMode
 from servicekit.rpc.metadata import scalar_from_proto
 from services.retriever.convert import chunk_to
-from services.retriever.searching import SearchAnswer, SearchRequest
+from services.retriever.search_profiles import MAX_NEIGHBOURS, MAX_TOP_K
+from services.retriever.search_request import SearchRequest
+from services.retriever.searching import SearchAnswer
 
 MAX_QUERY_CHARS = 8_192
-MAX_TOP_K = 100
-DEFAULT_TOP_K = 8
-DEFAULT_DENSE_WEIGHT = 0.5
+MAX_ALTERNATIVES = 4
 MAX_FILTERS = 32
 MAX_DEPTH = 8
 MAX_VALUES = 256
 MAX_VALUE_CHARS = 1_024
 MAX_HASHES = 256
 _HASH = re.compile(r"[0-9a-f]{64}")
-_MODES: Mapping[int, SearchMode] = {
-    rpc.SEARCH_MODE_UNSPECIFIED: SearchMode.HYBRID,
+_MODES: Mapping[int, SearchMode | None] = {
+    rpc.SEARCH_MODE_UNSPECIFIED: None,
     rpc.SEARCH_MODE_DENSE: SearchMode.DENSE,
     rpc.SEARCH_MODE_SPARSE: SearchMode.SPARSE,
     rpc.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
+}
+_FUSIONS: Mapping[int, FusionMethod | None] = {
+    rpc.FUSION_UNSPECIFIED: None,
+    rpc.FUSION_RELATIVE_SCORE: FusionMethod.RELATIVE_SCORE,
+    rpc.FUSION_RANKED: FusionMethod.RANKED,
 }
 _OPERATORS: Mapping[int, Operator] = {
     chunk_pb2.OPERATOR_EQUAL: Operator.EQUAL,
@@ -49,29 +57,77 @@ def search_from(request: rpc.SearchChunksRequest) -> SearchRequest:
     Raises:
         InvalidRequest: names the field that is out of its bounds.
     """
-    if not request.query.strip():
-        raise InvalidRequest("query must hold more than blank space: say what to look for", field="query")
-    if len(request.query) > MAX_QUERY_CHARS:
-        problem = f"query must have at most {MAX_QUERY_CHARS} characters, got {len(request.query)}"
-        raise InvalidRequest(problem, field="query", reason="QUERY_TOO_LONG")
+    _check_query(request.query, "query")
     if not 0 <= request.top_k <= MAX_TOP_K:
         raise InvalidRequest(f"top_k must be 1..{MAX_TOP_K}, got {request.top_k}", field="top_k")
     if request.mode not in _MODES:
         raise InvalidRequest(f"mode must be one of 1, 2, 3 (SearchMode), got {request.mode}", field="mode")
-    weight = request.dense_weight if request.HasField("dense_weight") else DEFAULT_DENSE_WEIGHT
-    if not 0.0 <= weight <= 1.0:
-        raise InvalidRequest(f"dense_weight must be 0..1, got {weight!r}", field="dense_weight")
-    floor = request.score_floor if request.HasField("score_floor") else None
-    if floor is not None and not math.isfinite(floor):
-        raise InvalidRequest(f"score_floor must be finite, got {floor!r}", field="score_floor")
     return SearchRequest(
         query=request.query,
-        mode=_MODES[request.mode],
-        top_k=request.top_k or DEFAULT_TOP_K,
+        alternative_queries=_alternatives_from(request),
+        profile=request.profile,
         condition=filter_from(request.filter) if request.HasField("filter") else None,
-        dense_weight=weight,
-        score_floor=floor,
+        mode=_MODES[request.mode],
+        top_k=request.top_k or None,
+        dense_weight=_share_from(request, "dense_weight"),
+        fusion=_fusion_from(request),
+        score_floor=_floor_from(request),
+        rerank=request.rerank if request.HasField("rerank") else None,
+        mmr_relevance=_share_from(request, "mmr_relevance"),
+        neighbours=_neighbours_from(request),
+        want_vector=request.include_query_vector,
+        speculative=request.speculative,
     )
+
+
+def _alternatives_from(request: rpc.SearchChunksRequest) -> tuple[str, ...]:
+    count = len(request.alternative_queries)
+    if count > MAX_ALTERNATIVES:
+        raise InvalidRequest(
+            f"alternative_queries must be at most {MAX_ALTERNATIVES}, got {count}", field="alternative_queries"
+        )
+    for place, query in enumerate(request.alternative_queries):
+        _check_query(query, f"alternative_queries[{place}]")
+    return tuple(request.alternative_queries)
+
+
+def _check_query(query: str, name: str) -> None:
+    if not query.strip():
+        raise InvalidRequest(f"{name} must hold more than blank space: say what to look for", field=name)
+    if len(query) > MAX_QUERY_CHARS:
+        problem = f"{name} must have at most {MAX_QUERY_CHARS} characters, got {len(query)}"
+        raise InvalidRequest(problem, field=name, reason="QUERY_TOO_LONG")
+
+
+def _share_from(request: rpc.SearchChunksRequest, name: Literal["dense_weight", "mmr_relevance"]) -> float | None:
+    if not request.HasField(name):
+        return None
+    share: float = getattr(request, name)
+    if not 0.0 <= share <= 1.0:
+        raise InvalidRequest(f"{name} must be 0..1, got {share!r}", field=name)
+    return share
+
+
+def _fusion_from(request: rpc.SearchChunksRequest) -> FusionMethod | None:
+    if request.fusion not in _FUSIONS:
+        raise InvalidRequest(f"fusion must be one of 1, 2 (Fusion), got {request.fusion}", field="fusion")
+    return _FUSIONS[request.fusion]
+
+
+def _floor_from(request: rpc.SearchChunksRequest) -> float | None:
+    if not request.HasField("score_floor"):
+        return None
+    if not math.isfinite(request.score_floor):
+        raise InvalidRequest(f"score_floor must be finite, got {request.score_floor!r}", field="score_floor")
+    return request.score_floor
+
+
+def _neighbours_from(request: rpc.SearchChunksRequest) -> int | None:
+    if not request.HasField("neighbours"):
+        return None
+    if not 0 <= request.neighbours <= MAX_NEIGHBOURS:
+        raise InvalidRequest(f"neighbours must be 0..{MAX_NEIGHBOURS}, got {request.neighbours}", field="neighbours")
+    return request.neighbours
 
 
 def filter_from(message: chunk_pb2.Filter, *, path: str = "filter", depth: int = 1) -> Filter:
@@ -150,20 +206,37 @@ def hashes_from(request: rpc.BatchGetChunksRequest) -> list[str]:
     return hashes
 
 
-def answer_to(answer: SearchAnswer, *, include_vector: bool) -> rpc.SearchChunksResponse:
+def answer_to(answer: SearchAnswer) -> rpc.SearchChunksResponse:
     """The response of SearchChunks."""
-    response = rpc.SearchChunksResponse(corpus_version=answer.corpus_version, embedding_model=answer.embedding_model)
-    for scored in answer.chunks:
-        message = response.chunks.add(chunk=chunk_to(scored.chunk), rank=scored.rank, score=scored.score)
-        if scored.dense_score is not None:
-            message.dense_score = scored.dense_score
-        if scored.sparse_score is not None:
-            message.sparse_score = scored.sparse_score
-    if include_vector and answer.vector is not None:
-        response.query_vector.extend(answer.vector)
+    response = rpc.SearchChunksResponse(
+        chunks=[scored_to(scored) for scored in answer.chunks],
+        corpus_version=answer.corpus_version,
+        embedding_model=answer.embedding_model,
+        query_vector=answer.vector,
+        profile=answer.profile,
+        reranker=answer.reranker,
+        degradations=answer.degradations,
+    )
     for stage, elapsed_s in answer.stages_s.items():
         response.timings.add(stage=stage, duration=_duration(elapsed_s))
     return response
+
+
+def scored_to(scored: ScoredChunk) -> chunk_pb2.ScoredChunk:
+    """A chunk with its place and the scores of the stages that scored it."""
+    return chunk_pb2.ScoredChunk(
+        chunk=chunk_to(scored.chunk),
+        rank=scored.rank,
+        score=scored.score,
+        dense_score=scored.dense_score,
+        sparse_score=scored.sparse_score,
+        fusion_score=scored.fusion_score,
+        rerank_score=scored.rerank_score,
+        mmr_score=scored.mmr_score,
+        neighbour=scored.neighbour,
+        passage=scored.passage,
+        overlap_chars=scored.overlap_chars,
+    )
 
 
 def _duration(elapsed_s: float) -> Duration:

@@ -87,10 +87,7 @@ class RetrieverServicer(stubs.RetrieverServiceServicer):
 
     async def SearchChunks(self, request: rpc.SearchChunksRequest, context: Any) -> rpc.SearchChunksResponse:
         """Search; the query itself is never logged or traced, speculative or not."""
-        search = search_from(request)
-        include_vector = request.include_query_vector
-        answer = await self._searcher.search(current_caller().tenant, search, want_vector=include_vector)
-        return answer_to(answer, include_vector=include_vector)
+        return answer_to(await self._searcher.search(current_caller().tenant, search_from(request)))
 
     async def BatchGetChunks(self, request: rpc.BatchGetChunksRequest, context: Any) -> rpc.BatchGetChunksResponse:
         """Texts by content hash."""

@@ -45,6 +45,10 @@ ADAPTERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "openai": f"{_ADAPTERS}.openai.engine:open_engine",
             "tgi": f"{_ADAPTERS}.tgi.engine:open_engine",
         },
+        "reranker": {
+            "lexical": f"{_ADAPTERS}.lexical.reranker:open_reranker",
+            "tei": f"{_ADAPTERS}.tei.reranker:open_reranker",
+        },
         "state_store": {
             "memory": f"{_ADAPTERS}.memory.state_store:open_state_store",
         },
@@ -80,6 +84,11 @@ def open_vector_store(url: str, **options: Any) -> AbstractAsyncContextManager[A
 def open_embedder(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
     """Open an embedder (`ports.embedder.Embedder`)."""
     return _open("embedder", url, **options)
+
+
+def open_reranker(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
+    """Open a reranker (`ports.reranker.Reranker`)."""
+    return _open("reranker", url, **options)
 
 
 def open_engine(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
