@@ -70,7 +70,7 @@ def _interactions(now: datetime, yesterday: datetime) -> Iterator[Example]:
     first.time_to_first_token_us = 200_000
     first.chunks.add(chunk_id="c-1", document_id="doc-1", rank=1, used=True)
     first.chunks.add(chunk_id="c-2", document_id="doc-2", rank=2, used=True)
-    first.citations.add(marker="[1]", chunk_id="c-1", document_id="doc-1", title="Deadlines")
+    first.citations.add(marker="[1]", chunk_id="c-1", document_id="doc-1", revision=1, title="Deadlines")
     second = _answered("r-2", now, variant="b", version="5", cost_microusd=300, duration_us=1_900_000)
     second.time_to_first_token_us = 400_000
     second.chunks.add(chunk_id="c-2", document_id="doc-2", rank=1, used=True)
@@ -82,7 +82,7 @@ def _interactions(now: datetime, yesterday: datetime) -> Iterator[Example]:
     third.complete_time.FromDatetime(now)
     fourth = _answered("r-4", now, variant="a", version="4", cost_microusd=0, duration_us=5_000)
     fourth.cache_status = CacheStatus.CACHE_STATUS_EXACT_HIT
-    fourth.citations.add(marker="[1]", chunk_id="c-1", document_id="doc-1", title="Deadlines")
+    fourth.citations.add(marker="[1]", chunk_id="c-1", document_id="doc-1", revision=1, title="Deadlines")
     fifth = _answered("r-5", yesterday, variant="a", version="4", cost_microusd=500_000, duration_us=1_000_000)
     for message in (first, second, third, fourth, fifth):
         yield Example(topics.INTERACTION_COMPLETED, f"i-{message.request_id}", message)
@@ -196,3 +196,12 @@ def _documents(now: datetime) -> Iterator[Example]:
         )
         message.index_time.FromDatetime(now)
         yield Example(topics.DOCUMENT_INDEXED, f"d-{name}", message)
+    retracted = DocumentIndexed(
+        document_id="doc-1",
+        outcome=DocumentOutcome.DOCUMENT_OUTCOME_RETRACTED,
+        revision=1,
+        corpus_version=4,
+        retract_reason="out of date",
+    )
+    retracted.index_time.FromDatetime(now)
+    yield Example(topics.DOCUMENT_INDEXED, "d-doc-1-retracted", retracted)

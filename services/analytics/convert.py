@@ -19,6 +19,7 @@ from binnacle.events.v1.feedback_recorded_pb2 import FeedbackRecorded
 from binnacle.events.v1.interaction_completed_pb2 import InteractionCompleted
 from binnacle.type.v1.verdict_pb2 import Verdict
 from servicekit.errors import InvalidRequest
+from services.analytics.affected import AffectedAnswer
 from services.analytics.completeness import Completeness
 from services.analytics.interactions import Columns, InteractionDossier, Row
 from services.analytics.ledger import Account, ProducerState
@@ -42,7 +43,7 @@ _GROUPS = {
 }
 
 M = TypeVar("M", bound=Message)
-Timed = pb.GetUsageRequest | pb.ListInteractionsRequest | pb.GetCompletenessRequest
+Timed = pb.GetUsageRequest | pb.ListInteractionsRequest | pb.GetCompletenessRequest | pb.ListAffectedAnswersRequest
 AnyField = Any  # the stubs know two kinds of field descriptors; both have what is read here
 
 
@@ -122,9 +123,30 @@ def completeness_to(completeness: Completeness) -> pb.GetCompletenessResponse:
     )
 
 
-def time_from(
-    message: pb.GetUsageRequest | pb.ListInteractionsRequest | pb.GetCompletenessRequest, name: str
-) -> datetime | None:
+def affected_to(
+    answers: Sequence[AffectedAnswer], *, total: int, next_page_token: str
+) -> pb.ListAffectedAnswersResponse:
+    """The answer of ListAffectedAnswers."""
+    return pb.ListAffectedAnswersResponse(
+        answers=[
+            pb.AffectedAnswer(
+                request_id=one.request_id,
+                answer_time=_timestamp(one.answer_time),
+                route=one.route,
+                end_user_id=one.end_user_id,
+                conversation_id=one.conversation_id,
+                revisions=one.revisions,
+                content_hashes=one.content_hashes,
+                cited=one.cited,
+            )
+            for one in answers
+        ],
+        total=total,
+        next_page_token=next_page_token,
+    )
+
+
+def time_from(message: Timed, name: str) -> datetime | None:
     """A request's time, aware; None where it is absent.
 
     Raises:
@@ -189,6 +211,12 @@ def _entry(account: Account) -> pb.LedgerEntry:
     if account.report_time is not None:
         entry.report_time.FromDatetime(account.report_time)
     return entry
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
 
 
 def _ranges(ranges: Sequence[Range]) -> Sequence[pb.SequenceRange]:

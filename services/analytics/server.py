@@ -9,6 +9,7 @@ from servicekit.ports.analytics_store import AnalyticsStore
 from servicekit.ports.clock import Clock
 from servicekit.rpc.auth import current_caller
 from services.analytics import convert
+from services.analytics.affected import AffectedQuery, AffectedReader, make_long_window
 from services.analytics.completeness import COUNTED_TOPICS, account_for
 from services.analytics.interactions import InteractionReader
 from services.analytics.usage import count_usage
@@ -20,9 +21,10 @@ SCOPES = {
     "ListInteractions": "analytics",
     "GetUsage": "analytics",
     "GetCompleteness": "analytics",
+    "ListAffectedAnswers": "analytics",
 }
 _MAX_ID_CHARS = 256
-_MAX_PAGE, _DEFAULT_PAGE = 500, 50
+_MAX_PAGE, _DEFAULT_PAGE, _AFFECTED_PAGE = 500, 50, 100
 
 
 class AnalyticsServicer(stubs.AnalyticsServiceServicer):
@@ -31,6 +33,7 @@ class AnalyticsServicer(stubs.AnalyticsServiceServicer):
     def __init__(self, store: AnalyticsStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._affected = AffectedReader(store)
         self._interactions = InteractionReader(store, convert.make_columns())
 
     async def GetInteraction(  # noqa: N802  # the proto names it
@@ -50,9 +53,7 @@ class AnalyticsServicer(stubs.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002  # the signature of every method
     ) -> pb.ListInteractionsResponse:
         """Interactions, newest first."""
-        size = request.page_size or _DEFAULT_PAGE
-        if not 1 <= size <= _MAX_PAGE:
-            raise InvalidRequest(f"page_size must be 1..{_MAX_PAGE} or 0, got {size}", field="page_size")
+        size = _page_size(request.page_size, default=_DEFAULT_PAGE)
         rows, following = await self._interactions.list_page(self._page(request), size=size, tenancy=_tenancy())
         return convert.interactions_to(rows, following.token() if following else "")
 
@@ -86,6 +87,30 @@ class AnalyticsServicer(stubs.AnalyticsServiceServicer):
         topics = (request.topic,) if request.topic else COUNTED_TOPICS
         return convert.completeness_to(await account_for(self._store, topics=topics, window=window, now=now))
 
+    async def ListAffectedAnswers(  # noqa: N802  # the proto names it
+        self,
+        request: pb.ListAffectedAnswersRequest,
+        context: Any,  # noqa: ARG002  # the signature of every method
+    ) -> pb.ListAffectedAnswersResponse:
+        """Answers that a document went into; the caller's tenant alone, since ids of documents are a tenant's own."""
+        document_id = _text(request.document_id, "document_id")
+        if not document_id:
+            raise InvalidRequest("document_id must name a document, got ''", field="document_id")
+        asked = AffectedQuery(
+            document_id=document_id,
+            revision=request.revision,
+            include_uncited=request.include_uncited,
+            window=make_long_window(
+                convert.time_from(request, "start_time"), convert.time_from(request, "end_time"), now=self._clock.now()
+            ),
+        )
+        page = asked.resumed(request.page_token) if request.page_token else asked
+        found = await self._affected.list_page(
+            page, size=_page_size(request.page_size, default=_AFFECTED_PAGE), tenant=current_caller().tenant
+        )
+        token = found.following.token() if found.following else ""
+        return convert.affected_to(found.answers, total=found.total, next_page_token=token)
+
     def _page(self, request: pb.ListInteractionsRequest) -> Page:
         asked = Page(
             window=make_window(
@@ -110,6 +135,13 @@ class AnalyticsServicer(stubs.AnalyticsServiceServicer):
 def _tenancy() -> Tenancy:
     caller = current_caller()
     return Tenancy(None if caller.may("admin") else caller.tenant)
+
+
+def _page_size(asked: int, *, default: int) -> int:
+    size = asked or default
+    if not 1 <= size <= _MAX_PAGE:
+        raise InvalidRequest(f"page_size must be 1..{_MAX_PAGE} or 0, got {size}", field="page_size")
+    return size
 
 
 def _text(value: str, name: str) -> str:

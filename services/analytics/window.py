@@ -3,6 +3,8 @@
 import base64
 import binascii
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -81,7 +83,7 @@ class Page:
             self.after_time.isoformat(),
             self.after_id,
         ]
-        return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+        return make_token(parts)
 
 
 def read_page_token(token: str) -> Page:
@@ -90,25 +92,43 @@ def read_page_token(token: str) -> Page:
     Raises:
         InvalidRequest: it is none that `Page.token` made.
     """
+    with refused_tokens(token):
+        start, end, route, conversation_id, after_time, after_id = token_parts(token, count=_TOKEN_PARTS)
+        window = Window(start=read_moment(start), end=read_moment(end))
+        after = read_moment(after_time)
+    return Page(window=window, route=route, conversation_id=conversation_id, after_time=after, after_id=after_id)
+
+
+@contextmanager
+def refused_tokens(token: str) -> Iterator[None]:
+    """Refuse a token that the block cannot read.
+
+    Raises:
+        InvalidRequest: names the token.
+    """
     try:
-        start, end, route, conversation_id, after_time, after_id = _token_parts(token)
-        window = Window(start=_aware(start), end=_aware(end))
-        after = _aware(after_time)
+        yield
     except (ValueError, UnicodeEncodeError, binascii.Error, RecursionError) as error:
         raise InvalidRequest(
             f"page_token must be a next_page_token of an earlier answer, got {token[:40]!r}", field="page_token"
         ) from error
-    return Page(window=window, route=route, conversation_id=conversation_id, after_time=after, after_id=after_id)
 
 
-def _token_parts(token: str) -> list[str]:
+def make_token(parts: Sequence[str]) -> str:
+    """Parts as text that a caller hands back."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def token_parts(token: str, *, count: int) -> Sequence[str]:
+    """The parts of a token; ValueError, or one of its kind, where it has not so many."""
     parts = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
-    if not isinstance(parts, list) or len(parts) != _TOKEN_PARTS or not all(isinstance(part, str) for part in parts):
+    if not isinstance(parts, list) or len(parts) != count or not all(isinstance(part, str) for part in parts):
         raise ValueError(parts)
     return parts
 
 
-def _aware(text: str) -> datetime:
+def read_moment(text: str) -> datetime:
+    """The time that a token's part states, in UTC; ValueError where it is none."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(text)

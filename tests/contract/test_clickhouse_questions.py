@@ -18,7 +18,8 @@ from tests.clickhouse_process import running_front
 pytestmark = pytest.mark.slow
 
 _TEXT = (Settings().migrations_dir.parent / "QUESTIONS.md").read_text()
-_QUESTIONS: Mapping[str, str] = dict(re.findall(r"### (.+?)\n\n```sql\n(.*?)\n```", _TEXT, re.DOTALL))
+_QUESTION = r"### (.+?)\n\n(?:[^`#][^\n]*\n\n)?```sql\n(.*?)\n```"
+_QUESTIONS: Mapping[str, str] = dict(re.findall(_QUESTION, _TEXT, re.DOTALL))
 _AT_LEAST = 20
 
 _NOW = datetime.now(UTC).replace(microsecond=0)
@@ -48,6 +49,14 @@ _ANSWERS: Mapping[str, Rows] = {
     "What happened to documents, and why were some refused?": [
         ("CREATED", "", 2, 5, 2),
         ("REFUSED", "DOCUMENT_EMPTY", 1, 0, 3),
+        ("RETRACTED", "", 1, 0, 4),
+    ],
+    "Which answers cited one document?": [
+        ("r-1", _RECENT, "", "question r-1", [1]),
+        ("r-4", _RECENT, "", "question r-4", [1]),
+    ],
+    "Which documents were retracted, why, and how many answers cite them?": [
+        ("doc-1", _RECENT, "out of date", 2, _RECENT),
     ],
     "Which answers were grounded badly, and what was asked?": [(0.25, "question r-2", "answer r-2")],
     "Did the new prompt make answers better?": [
