@@ -15,6 +15,7 @@ from typing import Any, Self
 from servicekit.testing.tei_server.dials import Counts, Dials, Fault
 from servicekit.testing.tei_server.embedding import embed, openai_body, read_inputs, tokenize
 from servicekit.testing.tei_server.refusals import Refusal
+from servicekit.testing.tei_server.reranking import rerank
 from servicekit.testing.tgi_server.wire import Connection, Request, Response
 
 COMPATIBLE = "/v1/embeddings"
@@ -171,11 +172,18 @@ def _tokenize(server: TeiServer, body: dict[str, Any]) -> Any:
     return tokenize(texts, server.dials, add_special_tokens=bool(body.get("add_special_tokens", True)))
 
 
+def _rerank(server: TeiServer, body: dict[str, Any]) -> Any:
+    ranked = rerank(body, server.dials)
+    server.counts.reranked += len(ranked)
+    return ranked[1:] if server.dials.fault is Fault.TOO_FEW else ranked
+
+
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
         "/embed": _embed,
         COMPATIBLE: _embed_as_openai,
         "/tokenize": _tokenize,
+        "/rerank": _rerank,
     }
 )
 
