@@ -1,10 +1,14 @@
-"""An embedder for tests: words hashed into a vector, so that texts sharing words are near. Chosen by `memory://`."""
+"""An embedder for tests: words hashed into a vector, so that texts sharing words are near.
+
+Chosen by `memory://[?dimension=64]`; each dimension is a model of its own.
+"""
 
 import hashlib
 import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlsplit
 
 from servicekit.ports.embedder import EmbeddingModel, Vector
 
@@ -30,31 +34,36 @@ class MemoryEmbedder:
     model = EmbeddingModel(name="word-hash", revision="1", dimension=DIMENSION, max_tokens=256)
     tokenizer = WordTokenizer()
 
+    def __init__(self, dimension: int = DIMENSION) -> None:
+        if dimension != DIMENSION:
+            self.model = EmbeddingModel("word-hash", f"1-{dimension}", dimension, self.model.max_tokens)
+
     async def embed_query(self, text: str) -> Vector:
         """The unit vector of a text."""
-        return embed_words(text)
+        return embed_words(text, self.model.dimension)
 
     async def embed_documents(self, texts: Sequence[str]) -> Sequence[Vector]:
         """Unit vectors in order."""
-        return [embed_words(text) for text in texts]
+        return [embed_words(text, self.model.dimension) for text in texts]
 
     async def ping(self) -> None:
         """Always answers."""
 
 
-def embed_words(text: str) -> Vector:
-    """The unit vector of a text, 64 values."""
-    values = [0.0] * DIMENSION
+def embed_words(text: str, dimension: int = DIMENSION) -> Vector:
+    """The unit vector of a text, of at most 256 values."""
+    values = [0.0] * dimension
     values[0] = 1e-3  # a text without words still has a direction
     for word in _WORD.findall(text.lower()):
         digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=2).digest()
-        values[digest[0] % DIMENSION] += 1.0 if digest[1] % 2 else -1.0
+        values[digest[0] % dimension] += 1.0 if digest[1] % 2 else -1.0
     length = math.sqrt(sum(value * value for value in values))
     return tuple(value / length for value in values)
 
 
 @asynccontextmanager
-async def open_embedder(url: str) -> AsyncIterator[MemoryEmbedder]:
-    """The embedder; the URL says nothing more."""
-    del url
-    yield MemoryEmbedder()
+async def open_embedder(url: str, *, api_key: str | None = None) -> AsyncIterator[MemoryEmbedder]:
+    """The embedder; it asks for no key."""
+    del api_key
+    (dimension,) = parse_qs(urlsplit(url).query).get("dimension", [str(DIMENSION)])
+    yield MemoryEmbedder(int(dimension))
