@@ -108,6 +108,43 @@ class IndexedDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentState:
+    """A document as it stands; `retract_time` if no search finds it any more."""
+
+    document_id: str
+    revision: int
+    chunk_count: int
+    title: str
+    source_uri: str
+    media_type: str
+    content_hash: str
+    index_time: datetime | None
+    retract_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedAnswer:
+    """An answer that a document went into: with which of its revisions and texts, and whether it cites it."""
+
+    request_id: str
+    answer_time: datetime | None
+    route: str
+    end_user_id: str
+    conversation_id: str
+    revisions: tuple[int, ...]
+    content_hashes: tuple[str, ...]
+    cited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedAnswers:
+    """The newest answers that a document went into, and how many there are in all."""
+
+    total: int
+    answers: tuple[AffectedAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DriftAlert:
     """An alert as it is now."""
 

@@ -22,10 +22,13 @@ from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from binnacle_client import convert
 from binnacle_client.answers import (
+    AffectedAnswer,
+    AffectedAnswers,
     Answer,
     AnswerEvent,
     Completeness,
     DocumentInput,
+    DocumentState,
     DriftAlert,
     FoundChunk,
     IndexedDocument,
@@ -38,6 +41,7 @@ from servicekit.rpc.deadline import Budget, within
 from servicekit.rpc.status import to_error
 
 _DEFAULT_TIMEOUT_S = 60.0
+_PAGE = 500
 
 
 class Binnacle:
@@ -121,6 +125,62 @@ class Binnacle:
         with _errors("retriever"):
             response = await RetrieverServiceStub(self._channels["retriever"]).SearchChunks(request, timeout=30)
         return [convert.found_from_proto(chunk) for chunk in response.chunks]
+
+    async def documents(self, *, include_retracted: bool = False) -> AsyncIterator[DocumentState]:
+        """Every document in the order of ids, page by page; retracted ones only where asked for."""
+        token = ""
+        while True:
+            request = retriever.ListDocumentsRequest(
+                page_size=_PAGE, page_token=token, include_retracted=include_retracted
+            )
+            with _errors("retriever"):
+                page = await RetrieverServiceStub(self._channels["retriever"]).ListDocuments(request, timeout=30)
+            for document in page.documents:
+                yield convert.document_state_from_proto(document)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def retract(self, document_id: str, *, reason: str = "") -> int:
+        """Hide a document from searches at once, its texts kept; returns the revision that was current."""
+        request = retriever.RetractDocumentRequest(document_id=document_id, reason=reason)
+        with _errors("retriever"):
+            response = await RetrieverServiceStub(self._channels["retriever"]).RetractDocument(request, timeout=30)
+        return response.revision
+
+    async def delete(self, document_id: str) -> None:
+        """Erase a document with all its revisions; its content hashes answer with tombstones."""
+        request = retriever.DeleteDocumentRequest(document_id=document_id)
+        with _errors("retriever"):
+            await RetrieverServiceStub(self._channels["retriever"]).DeleteDocument(request, timeout=30)
+
+    async def affected_answers(
+        self,
+        document_id: str,
+        *,
+        revision: int = 0,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        include_uncited: bool = False,
+        limit: int = 100,
+    ) -> AffectedAnswers:
+        """The newest `limit` answers that cite a document (or had it in their prompt), and how many there are."""
+        request = analytics.ListAffectedAnswersRequest(
+            document_id=document_id,
+            revision=revision,
+            start_time=convert.to_timestamp(start),
+            end_time=convert.to_timestamp(end),
+            include_uncited=include_uncited,
+        )
+        answers: list[AffectedAnswer] = []
+        while True:
+            request.page_size = max(1, min(_PAGE, limit - len(answers)))
+            with _errors("analytics"):
+                page = await AnalyticsServiceStub(self._channels["analytics"]).ListAffectedAnswers(request, timeout=60)
+            answers += map(convert.affected_from_proto, page.answers)
+            request.page_token = page.next_page_token
+            if not page.next_page_token or len(answers) >= limit:
+                return AffectedAnswers(page.total, tuple(answers[:limit]))
 
     async def alerts(self, *, after_cursor: int = 0) -> AsyncIterator[DriftAlert]:
         """What is firing now, then every change, until cancelled."""

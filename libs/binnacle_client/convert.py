@@ -13,6 +13,7 @@ from binnacle.gateway.v1 import gateway_service_pb2 as gateway
 from binnacle.retriever.v1 import retriever_service_pb2 as retriever
 from binnacle.type.v1 import chunk_pb2, generation_pb2, verdict_pb2
 from binnacle_client.answers import (
+    AffectedAnswer,
     Answer,
     AnswerEvent,
     AnswerRetracted,
@@ -20,6 +21,7 @@ from binnacle_client.answers import (
     Citation,
     Completeness,
     DocumentInput,
+    DocumentState,
     DriftAlert,
     Finding,
     FoundChunk,
@@ -127,6 +129,35 @@ def indexed_from_proto(message: retriever.IndexResult) -> IndexedDocument:
         revision=message.revision,
         chunk_count=message.chunk_count,
         error=message.error_message,
+    )
+
+
+def document_state_from_proto(message: retriever.DocumentInfo) -> DocumentState:
+    """A document as it stands."""
+    return DocumentState(
+        document_id=message.document_id,
+        revision=message.revision,
+        chunk_count=message.chunk_count,
+        title=message.title,
+        source_uri=message.source_uri,
+        media_type=message.media_type,
+        content_hash=message.content_hash,
+        index_time=_time(message.index_time) if message.HasField("index_time") else None,
+        retract_time=_time(message.retract_time) if message.HasField("retract_time") else None,
+    )
+
+
+def affected_from_proto(message: analytics.AffectedAnswer) -> AffectedAnswer:
+    """An answer that a document went into."""
+    return AffectedAnswer(
+        request_id=message.request_id,
+        answer_time=_time(message.answer_time) if message.HasField("answer_time") else None,
+        route=message.route,
+        end_user_id=message.end_user_id,
+        conversation_id=message.conversation_id,
+        revisions=tuple(message.revisions),
+        content_hashes=tuple(message.content_hashes),
+        cited=message.cited,
     )
 
 

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from binnacle_client.cli import asking, completing, dead_letters, ingesting, keys, operating, tailing, topics
+from binnacle_client.cli import asking, completing, dead_letters, documents, ingesting, keys, operating, tailing, topics
 from binnacle_client.cli.output import notes
 from servicekit.errors import (
     BackendTimeout,
@@ -50,6 +50,7 @@ def cli() -> None:
 for _command in (
     *asking.COMMANDS,
     *ingesting.COMMANDS,
+    *documents.COMMANDS,
     *operating.COMMANDS,
     *completing.COMMANDS,
     *tailing.COMMANDS,

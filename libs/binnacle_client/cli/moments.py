@@ -1,4 +1,4 @@
-"""Reads the times that people give to commands. Pure; used by `completing.py`."""
+"""Reads the times that people give to commands. Pure; used by `completing.py` and `documents.py`."""
 
 import re
 from datetime import UTC, datetime, timedelta
