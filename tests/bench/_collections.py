@@ -6,7 +6,7 @@ Used by `retrieval_quality.py`.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -31,6 +31,13 @@ class Collection:
     documents: tuple[CollectionDocument, ...]
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
+
+    def sample(self, count: int) -> "Collection":
+        """The same with at most `count` queries, evenly chosen; 0: all."""
+        keys = list(self.queries)
+        if count and len(keys) > count:
+            keys = [keys[place * len(keys) // count] for place in range(count)]
+        return replace(self, queries={key: self.queries[key] for key in keys})
 
 
 def read_trec(folder: Path) -> Collection:
