@@ -1,8 +1,12 @@
 """Wires the retriever: the only place that knows which adapters there are."""
 
+import os
+import sys
 from functools import partial
+from pathlib import Path
 
 from binnacle.retriever.v1.retriever_service_pb2_grpc import add_RetrieverServiceServicer_to_server
+from servicekit.adapters.http.content_source import open_content_source
 from servicekit.adapters.registry import (
     open_embedder,
     open_event_bus,
@@ -10,17 +14,26 @@ from servicekit.adapters.registry import (
     open_state_store,
     open_vector_store,
 )
+from servicekit.errors import InvalidRequest
 from servicekit.ports.embedder import Embedder
 from servicekit.ports.event_bus import EventBus
 from servicekit.ports.reranker import Reranker
 from servicekit.ports.state_store import StateStore
 from servicekit.ports.vector_store import VectorStore
-from servicekit.runtime.service import RpcService, Service, Stack
+from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
+from services.retriever.chunking import ChunkRules
 from services.retriever.config import NO_RERANKER, Settings
+from services.retriever.duplicates import DuplicateStep
+from services.retriever.embedders import TenantEmbedders
+from services.retriever.embedding import embed
 from services.retriever.events import RetrieverEvents
+from services.retriever.fetching import Fetcher
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
+from services.retriever.parse_workers import running_workers
+from services.retriever.preparing import Preparer, TextChecks
 from services.retriever.query_cache import QueryCache
+from services.retriever.reembedding import MAX_EMBEDDED_TOKENS, Reembedder, check_window
 from services.retriever.search_profiles import read_profiles
 from services.retriever.searching import Searcher
 from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
@@ -28,14 +41,14 @@ from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
 
 async def build(settings: Settings, stack: Stack) -> Service:
     """The retriever with its embedder, vector store, state store and bus opened."""
-    embedder: Embedder = await stack.enter(
-        "embedder", open_embedder(settings.embedder_url), ping=lambda opened: opened.ping()
-    )
+    embedder, previous = await _open_embedders(settings, stack)
     store: VectorStore = await stack.enter(
         "vector_store",
-        open_vector_store(settings.vector_store_url, dimension=embedder.model.dimension),
+        open_vector_store(settings.vector_store_url),
         ping=lambda opened: opened.ping(),
     )
+    embedders = TenantEmbedders(store=store, current=embedder, previous=previous)
+    reembedder = _make_reembedder(settings, store, embedder, previous)
     states: StateStore = await stack.enter(
         "state_store", open_state_store(settings.state_store_url), ping=lambda opened: opened.ping()
     )
@@ -51,7 +64,8 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ping=lambda opened: opened.ping(),
         essential=False,
     )
-    indexer = Indexer(store=store, embedder=embedder, clock=stack.clock)
+    embedders = TenantEmbedders(store=store, current=embedder)
+    indexer = await _open_indexer(settings, stack, store=store, embedders=embedders)
     operations = Operations(store=states, clock=stack.clock)
     events = RetrieverEvents(
         indexer=indexer,
@@ -64,7 +78,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
         indexer=indexer,
         searcher=Searcher(
             store=store,
-            embedder=embedder,
+            embedders=embedders,
             profiles=read_profiles(settings.profiles_file),
             cache=QueryCache(entries=settings.query_cache_entries),
             reranker=await _open_reranker(settings, stack),
@@ -72,6 +86,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
         store=store,
         events=events,
         operations=operations,
+        reembedder=reembedder,
     )
     return Service(
         name="retriever",
@@ -80,7 +95,47 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ),
         bus=bus,
         subscriptions=events.subscriptions(),
+        tasks=() if reembedder is None else (BackgroundTask("reembedding", reembedder.run),),
     )
+
+
+async def _open_embedders(settings: Settings, stack: Stack) -> tuple[Embedder, Embedder | None]:
+    """The embedder, and the one whose indexes are being moved: only their tenants miss it while it is away."""
+    embedder: Embedder = await stack.enter(
+        "embedder",
+        open_embedder(settings.embedder_url, **_key_option(settings.embedder_api_key_file)),
+        ping=lambda opened: opened.ping(),
+    )
+    if settings.previous_embedder_url is None:
+        return embedder, None
+    previous: Embedder = await stack.enter(
+        "previous_embedder",
+        open_embedder(settings.previous_embedder_url, **_key_option(settings.previous_embedder_api_key_file)),
+        ping=lambda opened: opened.ping(),
+        essential=False,
+    )
+    return embedder, previous
+
+
+def _make_reembedder(
+    settings: Settings, store: VectorStore, embedder: Embedder, previous: Embedder | None
+) -> Reembedder | None:
+    if previous is None:
+        return None
+    check_window(embedder.model, previous=previous.model, chunk_tokens=MAX_EMBEDDED_TOKENS)
+    return Reembedder(store=store, current=embedder, previous=previous.model, share=settings.reembedding_share)
+
+
+def _key_option(file: Path | None) -> dict[str, str]:
+    """The embedder's key, where one is given."""
+    if file is None:
+        return {}
+    try:
+        return {"api_key": file.read_text("utf-8").strip()}
+    except OSError as error:
+        raise InvalidRequest(
+            f"the embedder's key file {str(file)!r} cannot be read: {error.strerror}", field="embedder_api_key_file"
+        ) from error
 
 
 async def _open_reranker(settings: Settings, stack: Stack) -> Reranker | None:
@@ -91,3 +146,35 @@ async def _open_reranker(settings: Settings, stack: Stack) -> Reranker | None:
         "reranker", open_reranker(settings.reranker_url), ping=lambda opened: opened.ping(), essential=False
     )
     return reranker
+
+
+async def _open_indexer(settings: Settings, stack: Stack, *, store: VectorStore, embedders: TenantEmbedders) -> Indexer:
+    """The ingestion pipeline; its steps in their order."""
+    source = await stack.enter(
+        "content_source", open_content_source(settings.fetch_allowed_prefixes, timeout_s=settings.fetch_timeout_s)
+    )
+    workers = await stack.enter(
+        "parse_workers",
+        running_workers(
+            workers=settings.parse_workers,
+            memory_mb=settings.parse_memory_mb,
+            timeout_s=settings.parse_timeout_s,
+            environment={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        ),
+    )
+    checks = TextChecks(
+        boilerplate=settings.check_boilerplate,
+        language=settings.check_language,
+        expected_languages=frozenset(settings.expected_languages.lower().split()),
+    )
+    return Indexer(
+        store=store,
+        embedders=embedders,
+        clock=stack.clock,
+        fetch=Fetcher(source),
+        steps=(
+            Preparer(ChunkRules(), binaries=workers, checks=checks),
+            embed,
+            DuplicateStep(store, decision=settings.check_duplicates),
+        ),
+    )

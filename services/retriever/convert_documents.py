@@ -9,6 +9,7 @@ from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import CorpusState, StoredDocument
 from services.retriever.convert import document_info_to
+from services.retriever.reembedding import RebuildProgress
 
 MAX_PAGE, DEFAULT_PAGE = 500, 100
 
@@ -40,9 +41,15 @@ def documents_to(documents: Sequence[StoredDocument], *, size: int) -> rpc.ListD
     return rpc.ListDocumentsResponse(documents=[document_info_to(one) for one in shown], next_page_token=token)
 
 
-def index_to(state: CorpusState) -> rpc.GetIndexResponse:
-    """The index as it stands."""
+def index_to(state: CorpusState, rebuild: RebuildProgress | None = None) -> rpc.GetIndexResponse:
+    """The index as it stands, and the one that is being built beside it."""
+    reembedding = None
+    if rebuild is not None:
+        reembedding = rpc.Reembedding(
+            embedding_model=rebuild.model, chunks_done=rebuild.chunks_done, chunks_total=rebuild.chunks_total
+        )
     return rpc.GetIndexResponse(
+        reembedding=reembedding,
         corpus_version=state.version,
         documents=state.documents,
         chunks=state.chunks,

@@ -16,11 +16,15 @@ from servicekit.errors import BinnacleError, NotReady
 from servicekit.ports.embedder import Embedder, EmbeddingModel, Vector
 from servicekit.ports.vector_store import IndexedChunk, VectorStore
 from servicekit.telemetry.metrics import counter, gauge
+from services.retriever.chunking import ChunkRules
+from services.retriever.preparing import MAX_CONTEXT_TOKENS, SPECIAL_TOKENS
 
 # Read at once and written at once; what a kill costs.
 WRITE_CHUNKS = 256
 # Embedded at once, so that a load's texts wait behind no more of these.
 EMBED_CHUNKS = 16
+# The longest text that is embedded: a chunk by `ChunkRules`, its title and headings, and the special tokens.
+MAX_EMBEDDED_TOKENS = ChunkRules().max_tokens + MAX_CONTEXT_TOKENS + SPECIAL_TOKENS
 RESCAN_S = 60.0
 _FIRST_RETRY_S = 1.0
 _MAX_REST_S = 5.0

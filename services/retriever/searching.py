@@ -18,6 +18,7 @@ from servicekit.ports.reranker import Candidate, Reranker
 from servicekit.ports.vector_store import SearchHits, SearchMode, SearchQuery, VectorStore
 from servicekit.rpc.deadline import current_budget
 from services.retriever.diversity import diversify
+from services.retriever.embedders import TenantEmbedders
 from services.retriever.passages import in_passages, neighbour_places, with_neighbours
 from services.retriever.query_cache import QueryCache
 from services.retriever.rank_fusion import fuse_rankings
@@ -83,13 +84,13 @@ class Searcher:
         self,
         *,
         store: VectorStore,
-        embedder: Embedder,
+        embedders: TenantEmbedders,
         profiles: SearchProfiles,
         cache: QueryCache,
         reranker: Reranker | None = None,
     ) -> None:
         self._store = store
-        self._embedder = embedder
+        self._embedders = embedders
         self._profiles = profiles
         self._cache = cache
         self._reranker = reranker
@@ -106,7 +107,10 @@ class Searcher:
             Overloaded: too many queries wait for the embedder.
             BackendUnavailable: the store or the embedder is away.
         """
-        run = _Run(tenant, plan_search(request, self._profiles), await self._embedder_of(tenant))
+        plan = plan_search(request, self._profiles)
+        return await self._embedders.run(tenant, lambda embedder: self._answer(_Run(tenant, plan, embedder)))
+
+    async def _answer(self, run: _Run) -> SearchAnswer:
         await self._embed(run)
         await self._search(run)
         await self._rerank(run)
@@ -122,11 +126,6 @@ class Searcher:
             reranker=run.reranker,
             degradations=tuple(run.degradations),
         )
-
-    async def _embedder_of(self, tenant: str) -> Embedder:
-        """The embedder of the tenant's index; the one place where it is chosen."""
-        del tenant
-        return self._embedder
 
     async def _embed(self, run: _Run) -> None:
         plan = run.plan

@@ -22,6 +22,7 @@ from services.retriever.document import check_document_id
 from services.retriever.events import RetrieverEvents
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
+from services.retriever.reembedding import Reembedder
 from services.retriever.searching import Searcher
 from services.retriever.withdrawing import Withdrawer
 
@@ -52,6 +53,7 @@ class RetrieverServicer(stubs.RetrieverServiceServicer):
         store: VectorStore,
         events: RetrieverEvents,
         operations: Operations,
+        reembedder: Reembedder | None = None,
     ) -> None:
         self._withdrawer = Withdrawer(indexer=indexer, store=store, events=events)
         self._indexer = indexer
@@ -59,6 +61,7 @@ class RetrieverServicer(stubs.RetrieverServiceServicer):
         self._store = store
         self._events = events
         self._operations = operations
+        self._reembedder = reembedder
 
     async def IndexDocuments(self, request: rpc.IndexDocumentsRequest, context: Any) -> rpc.IndexDocumentsResponse:
         """Index, then tell of it, then answer."""
@@ -130,4 +133,6 @@ class RetrieverServicer(stubs.RetrieverServiceServicer):
 
     async def GetIndex(self, request: rpc.GetIndexRequest, context: Any) -> rpc.GetIndexResponse:
         """The tenant's index as it stands."""
-        return index_to(await self._store.describe(current_caller().tenant))
+        tenant = current_caller().tenant
+        rebuild = None if self._reembedder is None else self._reembedder.progress(tenant)
+        return index_to(await self._store.describe(tenant), rebuild)
