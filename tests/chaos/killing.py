@@ -17,6 +17,7 @@ from services.local.supervisor import LocalStack
 from tests.chaos.faults import Aim, Fault, Victim
 from tests.chaos.proxies import Trap
 
+_LET_GO_S = 2.0
 _AIM_WITHIN_S = 8.0  # while another victim is away the instant does not come
 _ALIVE_WITHIN_S = 60.0
 _POLL_S = 0.02
@@ -86,8 +87,7 @@ class Killer:
             async with asyncio.timeout(_AIM_WITHIN_S):
                 _, told = await tracer.communicate()
         except TimeoutError:
-            tracer.terminate()  # it lets go of the engine
-            await tracer.wait()
+            await _let_go(tracer)
             told = b""
         if await self._ended(fault.victim, pid):
             self.note_kill()
@@ -104,3 +104,14 @@ class Killer:
                 while self._pid(victim) == pid:
                     await asyncio.sleep(_POLL_S)
         return self._pid(victim) != pid
+
+
+async def _let_go(tracer: asyncio.subprocess.Process) -> None:
+    """End a tracer; one that waits for threads of a process killed under it heeds nothing but SIGKILL."""
+    tracer.terminate()
+    try:
+        async with asyncio.timeout(_LET_GO_S):
+            await tracer.wait()
+    except TimeoutError:
+        tracer.kill()
+        await tracer.wait()
