@@ -64,7 +64,6 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ping=lambda opened: opened.ping(),
         essential=False,
     )
-    embedders = TenantEmbedders(store=store, current=embedder)
     indexer = await _open_indexer(settings, stack, store=store, embedders=embedders)
     operations = Operations(store=states, clock=stack.clock)
     events = RetrieverEvents(

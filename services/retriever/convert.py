@@ -14,7 +14,9 @@ from servicekit.rpc.metadata import metadata_from_proto, metadata_to_proto
 from services.retriever.document import SubmittedDocument
 from services.retriever.indexing import IndexReport
 from services.retriever.operations import Operation
-from services.retriever.preparing import IndexResult, Outcome
+from services.retriever.progress import Stage
+from services.retriever.quality import Flag
+from services.retriever.results import IndexResult, Outcome
 
 MAX_DOCUMENTS = 256
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -24,6 +26,20 @@ _RPC_OUTCOMES = {
     Outcome.UPDATED: rpc.INDEX_OUTCOME_UPDATED,
     Outcome.UNCHANGED: rpc.INDEX_OUTCOME_UNCHANGED,
     Outcome.REFUSED: rpc.INDEX_OUTCOME_REFUSED,
+}
+_FLAGS = {
+    Flag.EXACT_DUPLICATE: rpc.QUALITY_FLAG_EXACT_DUPLICATE,
+    Flag.NEAR_DUPLICATE: rpc.QUALITY_FLAG_NEAR_DUPLICATE,
+    Flag.BOILERPLATE: rpc.QUALITY_FLAG_BOILERPLATE,
+    Flag.GUARDED: rpc.QUALITY_FLAG_GUARDED,
+    Flag.UNEXPECTED_LANGUAGE: rpc.QUALITY_FLAG_UNEXPECTED_LANGUAGE,
+}
+_STAGES = {
+    Stage.FETCHING: rpc.OPERATION_STAGE_FETCHING,
+    Stage.PREPARING: rpc.OPERATION_STAGE_PREPARING,
+    Stage.GUARDING: rpc.OPERATION_STAGE_GUARDING,
+    Stage.EMBEDDING: rpc.OPERATION_STAGE_EMBEDDING,
+    Stage.WRITING: rpc.OPERATION_STAGE_WRITING,
 }
 _EVENT_OUTCOMES = {
     Outcome.CREATED: document_indexed_pb2.DOCUMENT_OUTCOME_CREATED,
@@ -63,6 +79,7 @@ def document_from(message: rpc.Document) -> SubmittedDocument:
         title=message.title,
         source_uri=message.source_uri,
         metadata=metadata_from_proto(message.metadata),
+        fetch_uri=message.fetch_uri,
     )
 
 
@@ -130,6 +147,9 @@ def result_to(result: IndexResult) -> rpc.IndexResult:
         content_hash=result.content_hash,
         error_reason=result.error.reason if result.error else "",
         error_message=result.error.message if result.error else "",
+        flags=[_FLAGS[flag] for flag in result.flags],
+        duplicate_of=result.duplicate_of,
+        language=result.language,
     )
 
 
@@ -143,6 +163,9 @@ def operation_to(operation: Operation) -> rpc.Operation:
     if operation.result is not None:
         message.state = rpc.OPERATION_STATE_DONE
         message.result.CopyFrom(result_to(operation.result))
+    elif operation.stage is not None:
+        message.stage = _STAGES[operation.stage]
+    message.chunks_done, message.chunks_total = operation.chunks_done, operation.chunks_total
     return message
 
 
@@ -160,6 +183,7 @@ def submitted_to(
         content=document.content,
         source_uri=document.source_uri,
         metadata=metadata_to_proto(document.metadata),
+        fetch_uri=document.fetch_uri,
     )
 
 
@@ -172,6 +196,7 @@ def submitted_from(message: document_submitted_pb2.DocumentSubmitted) -> Submitt
         title=message.title,
         source_uri=message.source_uri,
         metadata=metadata_from_proto(message.metadata),
+        fetch_uri=message.fetch_uri,
     )
 
 
@@ -192,6 +217,10 @@ def indexed_to(
         error_reason=result.error.reason if result.error else "",
         source_uri=result.source_uri,
         content_bytes=result.content_bytes,
+        flags=[flag.upper() for flag in result.flags],
+        duplicate_of=result.duplicate_of,
+        language=result.language,
+        media_type=result.media_type,
     )
 
 

@@ -19,10 +19,11 @@ from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEvent, Subscription
 from servicekit.ports.vector_store import StoredDocument
 from services.retriever.convert import indexed_to, submitted_from, submitted_to
-from services.retriever.document import SubmittedDocument, check_document, check_document_id
+from services.retriever.document import SubmittedDocument, check_document_id, check_submission
 from services.retriever.indexing import Indexer, IndexReport
 from services.retriever.operations import Operation, Operations, operation_id_of
-from services.retriever.preparing import IndexResult, Outcome, withdrawn
+from services.retriever.results import IndexResult, Outcome, withdrawn
+from services.retriever.submission import EventPlace
 
 GROUP = "retriever"
 # Each waits for the embedder most of the time; more would only hold more texts in memory.
@@ -60,7 +61,7 @@ class RetrieverEvents:
             InvalidRequest: it could never be indexed.
             BackendUnavailable: the bus did not acknowledge in time; submitting again is safe.
         """
-        check_document(document)
+        check_submission(document)
         operation_id = operation_id_of(tenant, document)
         operation = await self._operations.begin(tenant, operation_id, submit_time=self._clock.now())
         await self._publisher.publish(
@@ -90,8 +91,14 @@ class RetrieverEvents:
             document = submitted_from(message)
         except InvalidRequest as exc:
             raise RejectedEvent(exc.message, stage="validate") from exc
-        report = await self._indexer.index(tenant, [document], path="document")
         operation_id = message.operation_id or derive_id("operation", tenant, event.envelope.id)
+        report = await self._indexer.index(
+            tenant,
+            [document],
+            path="document",
+            place=EventPlace(event.partition, event.offset, submitted),
+            progress=self._operations.follow(tenant, operation_id, submit_time=submitted),
+        )
         await self.publish_report(tenant, report, operation_id=operation_id)
         await self._operations.finish(tenant, operation_id, report.results[0], submit_time=submitted)
         _log_report(report, submitted=True)

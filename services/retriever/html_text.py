@@ -41,7 +41,7 @@ def parse_html(source: str) -> ParsedDocument:
     title = " ".join(declared.text().split()) if declared is not None else ""
     if not title and first is not None and first.heading_path:
         title = first.heading_path[0]
-    return ParsedDocument(writer.text, tuple(writer.blocks), title=title)
+    return ParsedDocument(writer.text, tuple(writer.blocks), title=title, link_chars=writer.link_chars)
 
 
 class _TextWriter:
@@ -49,6 +49,7 @@ class _TextWriter:
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
+        self.link_chars = 0
         self._parts: list[str] = []
         self._length = 0
         self._inline: list[str] = []
@@ -56,6 +57,7 @@ class _TextWriter:
         self._heading = 0
         self._linewise = 0
         self._preformatted = 0
+        self._links = 0
 
     @property
     def text(self) -> str:
@@ -65,7 +67,11 @@ class _TextWriter:
         """Take one step of a walk: `enter` or `leave` an element, or a `text`."""
         tag = node.tag or ""
         if step == "text":
-            self._inline.append(node.text_content or "")
+            text = node.text_content or ""
+            self._inline.append(text)
+            self.link_chars += len(text.strip()) if self._links else 0
+        elif tag == "a":
+            self._links += 1 if step == "enter" else -1
         elif tag == "br":
             self._inline.append("\n" if step == "enter" else "")
         elif tag in _HEADINGS or tag in _LINEWISE or tag in _BLOCKS:

@@ -1,11 +1,15 @@
 """Reads a document into its text and the blocks that structure it. Pure; called by `indexing.py`.
 
 Offsets count characters of `ParsedDocument.text`. For plain text and Markdown that is the decoded source itself, so
-that a chunk can be found again in the file; for HTML it is the text that the markup shows.
+that a chunk can be found again in the file; for HTML, Word and PDF it is the text that they show, and for CSV and
+JSON lines the records as they are written out.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+# Of a document once it is read: compressed and repetitive formats can unfold to any length.
+MAX_TEXT_CHARS = 8 * 1024 * 1024
 
 
 class BlockKind(StrEnum):
@@ -28,11 +32,21 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """Blocks in order, without overlap; everything between them is blank. `title` is what the document says."""
+    """Blocks in order, without overlap; everything between them is blank. `title` is what the document says.
+
+    `link_chars` of the text are the text of links, where the format tells.
+    """
 
     text: str
     blocks: tuple[Block, ...]
     title: str = ""
+    link_chars: int = 0
+
+
+def clean(text: str) -> str:
+    """The text without what no store holds: NUL, and halves of surrogate pairs (which become U+FFFD)."""
+    text = text.replace("\0", "")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class HeadingPath:

@@ -1,153 +1,218 @@
-"""Prepares documents for indexing: check, compare with what is stored, parse, cut, describe. Pure and CPU-bound.
+"""Prepares documents: check, compare with what is stored, read, cut, describe. CPU-bound, in a thread.
 
-Called by `indexing.py` in a thread, a whole request at a time.
+A step of `indexing.py`. Formats that are no text are read by another process (`parse_workers.py`).
 """
 
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
+from typing import Protocol
 
 from servicekit.domain.chunk import Chunk
-from servicekit.domain.filter import FieldKind
 from servicekit.domain.ids import derive_id
 from servicekit.domain.metadata import merge_fields
 from servicekit.errors import InvalidRequest
-from servicekit.ports.embedder import EmbeddingModel, Tokenizer
+from servicekit.ports.embedder import Embedder
 from servicekit.ports.vector_store import StoredDocument
 from services.retriever.chunking import CHUNKER_VERSION, ChunkRules, Piece, cut
-from services.retriever.document import (
-    SubmittedDocument,
-    check_document,
-    decode_content,
-    hash_document,
-    read_media_type,
-)
-from services.retriever.html_text import parse_html
-from services.retriever.markdown import parse_markdown
-from services.retriever.plain_text import parse_plain_text
+from services.retriever.document import check_document, decode_content, hash_document, read_media_type
+from services.retriever.media_types import BINARY_TYPES, CSV, JSON_LINES
+from services.retriever.parsing import ParsedDocument
+from services.retriever.quality import Decision, Flag, find_boilerplate, find_language
+from services.retriever.reading import parse_text
+from services.retriever.results import IndexResult, Outcome, stored_as, withdrawn
+from services.retriever.submission import Fingerprint, read_fingerprint
+from services.retriever.work import Draft, Item, Work
+
+__all__ = ["IndexResult", "Outcome", "Preparer", "withdrawn"]
 
 # Tokens of the title and headings that are embedded in front of a chunk.
 MAX_CONTEXT_TOKENS = 32
 SPECIAL_TOKENS = 2
-_PARSERS = {"text/plain": parse_plain_text, "text/markdown": parse_markdown, "text/html": parse_html}
+MAX_CHUNKS = 20_000
+# The embedder's threads do the work that counts; more than these would only take turns with them.
+_THREADS = 2
 
 
-class Outcome(StrEnum):
-    """What happened to a document."""
+class BinaryReader(Protocol):
+    """Reads formats that are no text, within bounds of memory and time."""
 
-    CREATED = "created"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-    REFUSED = "refused"
-    DELETED = "deleted"
-    RETRACTED = "retracted"
+    async def read(self, content: bytes, *, media_type: str) -> ParsedDocument:
+        """The document's text and blocks.
 
-
-@dataclass(frozen=True, slots=True)
-class IndexResult:
-    """What became of one document; revision and hash are those now current, an error only where refused."""
-
-    document_id: str
-    outcome: Outcome
-    revision: int = 0
-    chunk_count: int = 0
-    content_hash: str = ""
-    source_uri: str = ""
-    content_bytes: int = 0
-    error: InvalidRequest | None = None
+        Raises:
+            InvalidRequest: it is damaged, or beyond the bounds.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A document to be stored anew: its chunks, and for each the text that is embedded and searched."""
+class TextChecks:
+    """What is done about a text that is worth little; `expected_languages` empty: any language will do."""
 
-    document: StoredDocument
-    chunks: tuple[Chunk, ...]
-    search_texts: tuple[str, ...]
+    boilerplate: Decision = Decision.FLAG
+    language: Decision = Decision.FLAG
+    expected_languages: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
 class Preparer:
-    """What all documents of a process are cut by."""
+    """What all documents of a process are cut by; `policy` names further settings that shape what is stored."""
 
-    tokenizer: Tokenizer
-    model: EmbeddingModel
-    rules: ChunkRules
-
-    def prepare(
+    def __init__(
         self,
-        tenant: str,
-        documents: Sequence[SubmittedDocument],
+        rules: ChunkRules,
         *,
-        known: Mapping[str, StoredDocument],
-        fields: Mapping[str, FieldKind],
-        path: str,
-        now: datetime,
-    ) -> tuple[list[IndexResult], list[Draft]]:
-        """A result for each document in order, and drafts of those to be stored."""
-        results: list[IndexResult] = []
-        drafts: list[Draft] = []
-        for place, document in enumerate(documents):
-            stored = known.get(document.document_id)
+        binaries: BinaryReader,
+        checks: TextChecks,
+        policy: str = "",
+    ) -> None:
+        self._rules = rules
+        self._binaries = binaries
+        self._checks = checks
+        self._policy = policy
+        self._threads = asyncio.Semaphore(_THREADS)
+
+    async def __call__(self, work: Work) -> None:
+        """Give each document a result, or a draft to be stored."""
+        async with self._threads:
+            to_read = await asyncio.to_thread(self._examine_all, work)
+        for item, fingerprint, media_type in to_read:
             try:
-                check_document(document, path=path.format(place))
-                fields = merge_fields(fields, [document.metadata])
-                draft = self._draft(tenant, document, stored, now)
+                parsed = await self._binaries.read(item.document.content, media_type=media_type)
             except InvalidRequest as exc:
-                results.append(_refused(document, exc))
+                item.refuse(exc)
                 continue
-            if draft is not None:
-                drafts.append(draft)
-                live = stored is not None and stored.delete_time is None
-                results.append(_result(draft.document, Outcome.UPDATED if live else Outcome.CREATED))
-            elif stored is not None:
-                results.append(_result(stored, Outcome.UNCHANGED))
-        return results, drafts
+            async with self._threads:
+                await asyncio.to_thread(self._finish, work, item, fingerprint, media_type, parsed)
+
+    def _examine_all(self, work: Work) -> list[tuple[Item, Fingerprint, str]]:
+        """Texts are done with; returns those that another process has to read."""
+        to_read = []
+        for item in list(work.open()):
+            try:
+                check_document(item.document, path=item.path)
+                fields = merge_fields(work.fields, [item.document.metadata])
+                fingerprint = self._compare(work, item)
+                work.fields = fields
+            except InvalidRequest as exc:
+                item.refuse(exc)
+                continue
+            if fingerprint is None:
+                continue
+            media_type = read_media_type(item.document, path=item.path)
+            if media_type in BINARY_TYPES:
+                to_read.append((item, fingerprint, media_type))
+                continue
+            self._finish(work, item, fingerprint, media_type, None)
+        return to_read
+
+    def _compare(self, work: Work, item: Item) -> Fingerprint | None:
+        """The fingerprint of what is to be stored, or None with a result if it is, or something newer is.
+
+        Raises:
+            InvalidRequest: it is what was retracted.
+        """
+        made_by = (
+            f"{hash_document(item.document)} {work.embedder.model.id} {CHUNKER_VERSION} {self._rules}{self._policy}"
+        )
+        digest, stored = hashlib.sha256(made_by.encode()).hexdigest(), item.stored
+        if stored is None:
+            return Fingerprint(digest, work.place)
+        before = read_fingerprint(stored.fingerprint)
+        if work.place is not None and before.place is not None and not work.place.is_newer_than(before.place):
+            item.result = stored_as(stored, Outcome.UNCHANGED)
+            return None
+        if stored.delete_time is None and before.digest == digest:
+            if stored.retract_time is not None:
+                raise InvalidRequest(
+                    f"{item.path} is the very content that was retracted at {stored.retract_time:%Y-%m-%d %H:%M} UTC: "
+                    "change it, or delete the document first",
+                    field=item.path,
+                    reason="DOCUMENT_RETRACTED",
+                )
+            item.result = stored_as(stored, Outcome.UNCHANGED)
+            return None
+        return Fingerprint(digest, work.place or before.place)
+
+    def _finish(
+        self, work: Work, item: Item, fingerprint: Fingerprint, media_type: str, parsed: ParsedDocument | None
+    ) -> None:
+        """Read (if it was not), check and cut."""
+        try:
+            if parsed is None:
+                parsed = parse_text(decode_content(item.document, path=item.path), media_type=media_type)
+            self._check_text(item, parsed, media_type)
+            if item.result is None:
+                item.draft = self._draft(work, item, fingerprint, media_type, parsed)
+        except InvalidRequest as exc:
+            item.refuse(exc)
+
+    def _check_text(self, item: Item, parsed: ParsedDocument, media_type: str) -> None:
+        checks = self._checks
+        # Rows repeat by their nature.
+        tabular = media_type in {CSV, JSON_LINES}
+        if checks.boilerplate is not Decision.OFF and not tabular and (why := find_boilerplate(parsed)):
+            item.flag(Flag.BOILERPLATE)
+            if checks.boilerplate is Decision.REFUSE:
+                item.refuse_content(f"is mostly boilerplate, {why}: hand in the text alone", reason="BOILERPLATE")
+                return
+        if checks.language is Decision.OFF:
+            return
+        item.language = find_language(parsed.text)
+        if not checks.expected_languages or item.language in {"", *checks.expected_languages}:
+            return
+        item.flag(Flag.UNEXPECTED_LANGUAGE)
+        if checks.language is Decision.REFUSE:
+            expected = ", ".join(sorted(checks.expected_languages))
+            item.refuse_content(
+                f"is in the language {item.language!r}, expected are {expected}: translate it, or widen "
+                "expected_languages in the retriever's settings",
+                reason="UNEXPECTED_LANGUAGE",
+            )
 
     def _draft(
-        self, tenant: str, document: SubmittedDocument, known: StoredDocument | None, now: datetime
-    ) -> Draft | None:
-        """The document cut into chunks, or None if it is stored just so already."""
-        content_hash = hash_document(document)
-        made_by = f"{content_hash} {self.model.id} {CHUNKER_VERSION} {self.rules}"
-        fingerprint = hashlib.sha256(made_by.encode()).hexdigest()
-        if known is not None and known.delete_time is None and known.fingerprint == fingerprint:
-            return None
-        parsed = _PARSERS[read_media_type(document.media_type)](decode_content(document.content))
-        pieces = cut(parsed, self.tokenizer, rules=self.rules)
-        if not pieces:
+        self, work: Work, item: Item, fingerprint: Fingerprint, media_type: str, parsed: ParsedDocument
+    ) -> Draft:
+        """The document cut into chunks."""
+        pieces = cut(parsed, work.embedder.tokenizer, rules=self._rules)
+        document = item.document
+        if not 1 <= len(pieces) <= MAX_CHUNKS:
+            problem = (
+                f"makes {len(pieces)} chunks, {MAX_CHUNKS} are the bound: split the document"
+                if pieces
+                else "shows no text once its markup is read: give some text"
+            )
             raise InvalidRequest(
-                "document.content shows no text once its markup is read: give some text",
-                field="document.content",
-                reason="EMPTY_DOCUMENT",
+                f"{item.path}.content {problem}",
+                field=f"{item.path}.content",
+                reason="DOCUMENT_TOO_LARGE" if pieces else "EMPTY_DOCUMENT",
             )
         stored = StoredDocument(
             document_id=document.document_id,
-            revision=known.revision + 1 if known else 1,
-            content_hash=content_hash,
-            fingerprint=fingerprint,
-            index_time=now,
+            revision=item.stored.revision + 1 if item.stored else 1,
+            content_hash=hash_document(document),
+            fingerprint=str(fingerprint),
+            index_time=work.now,
             title=document.title or parsed.title,
             source_uri=document.source_uri,
-            media_type=read_media_type(document.media_type),
+            media_type=media_type,
             chunk_count=len(pieces),
             content_bytes=len(document.content),
             metadata=dict(document.metadata),
         )
-        chunks = tuple(_chunk(tenant, stored, parsed.text, place, piece) for place, piece in enumerate(pieces))
-        return Draft(stored, chunks, tuple(self._search_text(chunk) for chunk in chunks))
+        chunks = tuple(_chunk(work.tenant, stored, parsed.text, place, piece) for place, piece in enumerate(pieces))
+        return Draft(stored, chunks, tuple(search_text(chunk, work.embedder) for chunk in chunks))
 
-    def _search_text(self, chunk: Chunk) -> str:
-        """The chunk behind its title and headings, which often name what the text only calls "it"."""
-        names = [chunk.title, *chunk.heading_path]
-        context = " > ".join(name for place, name in enumerate(names) if name and name not in names[:place])
-        room = min(MAX_CONTEXT_TOKENS, self.model.max_tokens - SPECIAL_TOKENS - chunk.token_count)
-        offsets = self.tokenizer.offsets(context)
-        if len(offsets) > room:
-            context = context[: offsets[room - 1][1]] if room > 0 else ""
-        return f"{context}\n{chunk.text}" if context else chunk.text
+
+def search_text(chunk: Chunk, embedder: Embedder) -> str:
+    """The chunk behind its title and headings, which often name what the text only calls "it"."""
+    names = [chunk.title, *chunk.heading_path]
+    context = " > ".join(name for place, name in enumerate(names) if name and name not in names[:place])
+    room = min(MAX_CONTEXT_TOKENS, embedder.model.max_tokens - SPECIAL_TOKENS - chunk.token_count)
+    offsets = embedder.tokenizer.offsets(context)
+    if len(offsets) > room:
+        context = context[: offsets[room - 1][1]] if room > 0 else ""
+    return f"{context}\n{chunk.text}" if context else chunk.text
 
 
 def _chunk(tenant: str, document: StoredDocument, source: str, ordinal: int, piece: Piece) -> Chunk:
@@ -166,31 +231,4 @@ def _chunk(tenant: str, document: StoredDocument, source: str, ordinal: int, pie
         ordinal=ordinal,
         token_count=piece.token_count,
         metadata=document.metadata,
-    )
-
-
-def _result(document: StoredDocument, outcome: Outcome) -> IndexResult:
-    return IndexResult(
-        document_id=document.document_id,
-        outcome=outcome,
-        revision=document.revision,
-        chunk_count=document.chunk_count,
-        content_hash=document.content_hash,
-        source_uri=document.source_uri,
-        content_bytes=document.content_bytes,
-    )
-
-
-def withdrawn(document: StoredDocument, outcome: Outcome) -> IndexResult:
-    """The result of a retraction or a deletion: what is still known of the last revision."""
-    return _result(document, outcome)
-
-
-def _refused(document: SubmittedDocument, error: InvalidRequest) -> IndexResult:
-    return IndexResult(
-        document_id=document.document_id,
-        outcome=Outcome.REFUSED,
-        source_uri=document.source_uri,
-        content_bytes=len(document.content),
-        error=error,
     )

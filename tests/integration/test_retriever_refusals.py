@@ -107,8 +107,8 @@ INVALID: list[tuple[str, Call, str, str]] = [
         "1048577",
     ),
     (
-        "submitted as a PDF",
-        _submit(document_id="a", content=b"x", media_type="application/pdf"),
+        "submitted as an image",
+        _submit(document_id="a", content=b"x", media_type="image/png"),
         "document.media_type",
         "application/pdf",
     ),

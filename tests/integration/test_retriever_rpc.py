@@ -223,7 +223,7 @@ async def test_a_submitted_document_is_indexed_and_reported(retriever: Retriever
 async def test_an_upstream_event_is_indexed_for_its_envelopes_tenant(retriever: Retriever) -> None:
     """The tenant in the message counts for nothing; a document refused there is told of, not retried."""
     good = DocumentSubmitted(tenant_id="forged", document_id="bread", content=BREAD.encode())
-    bad = DocumentSubmitted(document_id="broken", content=b"\xff\xfe")
+    bad = DocumentSubmitted(document_id="broken", content=b"\xff\xc0")
     for name, message in (("good", good), ("bad", bad)):
         event = OutgoingEvent(DOCUMENT_SUBMITTED, message.document_id, name, "acme", message)
         await retriever.bus.publish(event)

@@ -22,7 +22,7 @@ def _document(**changes: object) -> SubmittedDocument:
         ({"document_id": "a\nb"}, "document_id", "INVALID_DOCUMENT_ID"),
         ({"title": "t" * 513}, "title", "TOO_LONG"),
         ({"source_uri": "u" * 2_049}, "source_uri", "TOO_LONG"),
-        ({"media_type": "application/pdf"}, "media_type", "UNKNOWN_MEDIA_TYPE"),
+        ({"media_type": "image/png"}, "media_type", "UNKNOWN_MEDIA_TYPE"),
         ({"content": b""}, "content", "EMPTY_DOCUMENT"),
         ({"content": b" \n\t "}, "content", "EMPTY_DOCUMENT"),
         ({"content": b"x" * (1024 * 1024 + 1)}, "content", "DOCUMENT_TOO_LARGE"),
