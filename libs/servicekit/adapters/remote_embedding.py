@@ -176,7 +176,7 @@ def _sendable(text: str) -> str:
 
 
 def _pause_s(error: BackendUnavailable | Overloaded, attempt: int) -> float:
-    doubled = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _MAX_PAUSE_S)
+    doubled: float = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _MAX_PAUSE_S)
     wanted = error.retry_after_s if isinstance(error, Overloaded) else 0.0
     return max(doubled, min(wanted, _MAX_PAUSE_S)) * random.uniform(0.75, 1.25)  # noqa: S311  # jitter
 
