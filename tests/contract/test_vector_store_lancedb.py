@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from servicekit.adapters.lancedb import maintenance
 from servicekit.adapters.lancedb.tenant import TenantTables
 from servicekit.adapters.lancedb.vector_store import LanceVectorStore, open_vector_store
-from servicekit.adapters.memory.embedder import DIMENSION, embed_words
+from servicekit.adapters.memory.embedder import embed_words
 from servicekit.errors import InvalidRequest, NotReady
 from servicekit.ports.vector_store import SearchMode, SearchQuery
 from servicekit.testing.conformance.vector_store import VectorStoreConformance
@@ -20,7 +21,7 @@ from servicekit.testing.documents import MODEL, NOON, make_revision, put
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[LanceVectorStore]:
     """An empty store in a fresh folder."""
-    async with open_vector_store(f"lancedb://{tmp_path}/index", dimension=DIMENSION) as opened:
+    async with open_vector_store(f"lancedb://{tmp_path}/index") as opened:
         yield opened
 
 
@@ -35,12 +36,12 @@ def _search(text: str, mode: SearchMode = SearchMode.HYBRID, top_k: int = 5) -> 
 async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     """Documents, tombstones, versions, fields and archives outlive the process."""
     url = f"lancedb://{tmp_path}"
-    async with open_vector_store(url, dimension=DIMENSION) as store:
+    async with open_vector_store(url) as store:
         await put(store, "acme", [make_revision("a", ["north star"], metadata={"k": 1})])
         await put(store, "acme", [make_revision("b", ["south wind"])])
         await store.delete_document("acme", "b", erase_time=NOON)
         before = await store.describe("acme")
-    async with open_vector_store(url, dimension=DIMENSION) as store:
+    async with open_vector_store(url) as store:
         assert await store.describe("acme") == before
         hits = await store.search("acme", _search("north star"))
         assert [(hit.chunk.document_id, hits.corpus_version) for hit in hits.chunks] == [("a", 3)]
@@ -48,14 +49,17 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
         assert await put(store, "acme", [make_revision("c", ["west"])]) == before.version + 1
 
 
-async def test_another_dimension_is_refused(tmp_path: Path) -> None:
-    """An index made by one embedder is not searched with vectors of another."""
+async def test_the_model_outlives_the_process(tmp_path: Path) -> None:
+    """An index made by one embedder is neither written nor searched with vectors of another, whoever opens it."""
     url = f"lancedb://{tmp_path}"
-    async with open_vector_store(url, dimension=DIMENSION) as store:
+    async with open_vector_store(url) as store:
         await put(store, "acme", [make_revision("a", ["north star"])])
-    async with open_vector_store(url, dimension=DIMENSION * 2) as store:
-        with pytest.raises(NotReady, match="64"):
-            await store.search("acme", _search("north"))
+    async with open_vector_store(url) as store:
+        assert (await store.describe("acme")).model == MODEL
+        with pytest.raises(NotReady, match="other@2"):
+            await store.search("acme", replace(_search("north"), model="other@2"))
+        with pytest.raises(NotReady, match="other@2"):
+            await store.replace_documents("acme", [make_revision("b", ["x"])], model="other@2")
 
 
 @pytest.mark.parametrize("url", ["lancedb://", "lancedb:///", "lancedb://host/path", "lancedb:///x?mode=fast"])
@@ -67,7 +71,8 @@ async def test_a_url_that_names_no_folder_is_refused(url: str) -> None:
 
 
 async def test_optimizing_changes_no_answer(store: LanceVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexing what was appended, with a vector index too, leaves every ranking as it was."""
+    """Indexing what was appended in another process, with a vector index too, leaves every ranking as it was."""
+    monkeypatch.setattr(maintenance, "WORKER_MIN_ROWS", 300)
     monkeypatch.setattr(maintenance, "VECTOR_INDEX_MIN_ROWS", 300)
     texts = [f"station {number} reports wind {number % 7} from the {number % 5} side" for number in range(400)]
     await put(store, "acme", [make_revision("log", texts)])
@@ -75,7 +80,7 @@ async def test_optimizing_changes_no_answer(store: LanceVectorStore, monkeypatch
     queries = [_search("polar star"), _search("polar star", SearchMode.SPARSE), _search("polar star", SearchMode.DENSE)]
     before = [(await store.search("acme", query)).chunks[0].chunk for query in queries]
     tables = store._tenants["acme"]
-    await maintenance.optimize(tables)
+    await store._maintenance.optimize(tables)
     assert tables.snapshot.has_vector_index
     assert [(await store.search("acme", query)).chunks[0].chunk for query in queries] == before
     await put(store, "acme", [make_revision("late", ["a comet passes late"])])
@@ -86,23 +91,23 @@ async def test_optimizing_changes_no_answer(store: LanceVectorStore, monkeypatch
 
 async def test_writes_bring_maintenance_about(store: LanceVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """After enough rows the background task indexes them without being asked."""
-    monkeypatch.setattr(maintenance, "OPTIMIZE_EVERY_ROWS", 100)
-    done: list[str] = []
+    monkeypatch.setattr(maintenance, "OPTIMIZE_EVERY_ROWS_UNSEARCHED", 100)
+    monkeypatch.setattr(maintenance, "IDLE_S", 60.0)
     finished = asyncio.Event()
-    original = maintenance.optimize
+    original = maintenance.Maintenance.optimize
 
-    async def observed(tables: TenantTables) -> None:
-        await original(tables)
-        done.append(tables.name)
+    async def observed(self: maintenance.Maintenance, tables: TenantTables, *, exclusive: bool = False) -> None:
+        await original(self, tables, exclusive=exclusive)
         finished.set()
 
-    monkeypatch.setattr(maintenance, "optimize", observed)
+    monkeypatch.setattr(maintenance.Maintenance, "optimize", observed)
     await put(store, "acme", [make_revision("few", [f"text {n}" for n in range(20)])])
     assert not finished.is_set()
     await put(store, "acme", [make_revision("many", [f"text {n}" for n in range(90)])])
     await finished.wait()
     indices = await store._tenants["acme"].chunks.list_indices()
-    assert [index.num_unindexed_rows for index in indices] == [0]
+    stats = [await store._tenants["acme"].chunks.index_stats(index.name) for index in indices]
+    assert [one.num_unindexed_rows for one in stats if one] == [0, 0, 0]
 
 
 _WRITER = """
@@ -111,7 +116,7 @@ from servicekit.adapters.lancedb.vector_store import open_vector_store
 from servicekit.testing.documents import MODEL, NOON, make_revision, put
 
 async def write(url: str) -> None:
-    async with open_vector_store(url, dimension=64) as store:
+    async with open_vector_store(url) as store:
         for number in range(1, 10_000):
             texts = [f"swap part {part} edition {number}" for part in range(5)]
             await put(store, "acme", [make_revision("swap", texts, revision=number)])
@@ -133,7 +138,7 @@ async def test_a_killed_writer_leaves_whole_revisions(tmp_path: Path, kill_after
     process.kill()
     acknowledged = max([acknowledged, *map(int, (await process.stdout.read()).split())])
     await process.wait()
-    async with open_vector_store(url, dimension=DIMENSION) as store:
+    async with open_vector_store(url) as store:
         hits = await store.search("acme", _search("swap part edition", top_k=50))
         revisions = [hit.chunk.revision for hit in hits.chunks]
         assert len(revisions) == 5

@@ -1,11 +1,11 @@
-"""The columns of a tenant's three tables, and rows to and from domain types.
+"""The columns of a tenant's tables, and rows to and from domain types.
 
-Used by `tenant.py`. Metadata fields are typed columns `m_<name>` of the chunks table, so that filters run inside
-the store; the values themselves are kept as JSON, exactly as they came.
+Used by `tenant.py` and `rebuild.py`. Metadata fields are typed columns `m_<name>` of the chunks table, so that filters
+run inside the store; the values themselves are kept as JSON, exactly as they came.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]  # ships no stubs
 
 from servicekit.domain.chunk import Chunk
 from servicekit.domain.filter import FieldKind
-from servicekit.ports.vector_store import DocumentRevision, IndexedChunk, StoredChunk, StoredDocument
+from servicekit.ports.vector_store import IndexedChunk, StoredChunk, StoredDocument
 
 METADATA_PREFIX = "m_"
 _KIND_TYPES = {FieldKind.TEXT: pa.string(), FieldKind.NUMBER: pa.float64(), FieldKind.BOOLEAN: pa.bool_()}
@@ -52,16 +52,17 @@ DOCUMENT_SCHEMA = pa.schema(
         ("chunk_count", pa.int32()),
         ("content_bytes", pa.int64()),
         ("metadata", pa.string()),
+        ("retract_time", _TIME),
         ("delete_time", _TIME),
         ("corpus_version", pa.int64()),
     ]
 )
 
 
-def chunk_schema(dimension: int) -> pa.Schema:
-    """The live chunks of a new tenant, which has no metadata fields yet."""
-    vector = pa.list_(pa.float32(), dimension)
-    return pa.schema([*_CHUNK_FIELDS, ("search_text", pa.string()), ("vector", vector)])
+def chunk_schema(dimension: int, fields: Mapping[str, FieldKind]) -> pa.Schema:
+    """Live chunks with vectors of this length; 0 stands for no vectors yet, which the store holds no column of."""
+    vector = pa.list_(pa.float32(), max(dimension, 1))
+    return pa.schema([*_CHUNK_FIELDS, ("search_text", pa.string()), ("vector", vector), *metadata_columns(fields)])
 
 
 def metadata_fields(schema: pa.Schema) -> dict[str, FieldKind]:
@@ -79,9 +80,8 @@ def metadata_columns(fields: Mapping[str, FieldKind]) -> pa.Schema:
     return pa.schema([(METADATA_PREFIX + name, _KIND_TYPES[kind]) for name, kind in fields.items()])
 
 
-def live_rows(revisions: Iterable[DocumentRevision], schema: pa.Schema) -> pa.Table:
-    """The chunks of these revisions as a table of `schema`."""
-    indexed = [chunk for revision in revisions for chunk in revision.chunks]
+def live_rows(indexed: Sequence[IndexedChunk], schema: pa.Schema) -> pa.Table:
+    """These chunks as a table of `schema`."""
     columns = _chunk_columns([one.chunk for one in indexed])
     columns["search_text"] = [one.search_text for one in indexed]
     for name, kind in metadata_fields(schema).items():
@@ -94,9 +94,9 @@ def live_rows(revisions: Iterable[DocumentRevision], schema: pa.Schema) -> pa.Ta
     return pa.table([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
 
 
-def archive_rows(revisions: Iterable[DocumentRevision]) -> pa.Table:
+def archive_rows(indexed: Sequence[IndexedChunk]) -> pa.Table:
     """The same chunks for the archive."""
-    chunks = [indexed.chunk for revision in revisions for indexed in revision.chunks]
+    chunks = [one.chunk for one in indexed]
     columns = _chunk_columns(chunks) | {"erase_time": [None] * len(chunks)}
     return pa.table(columns, schema=ARCHIVE_SCHEMA)
 
@@ -119,6 +119,11 @@ def to_chunk(row: Mapping[str, Any]) -> Chunk:
     values["heading_path"] = tuple(values["heading_path"] or ())
     values["metadata"] = json.loads(values["metadata"])
     return Chunk(**values)
+
+
+def to_indexed_chunk(row: Mapping[str, Any]) -> IndexedChunk:
+    """A row of the chunks table that was read without its vector."""
+    return IndexedChunk(to_chunk(row), (), row["search_text"])
 
 
 def to_stored_chunk(row: Mapping[str, Any]) -> StoredChunk:
