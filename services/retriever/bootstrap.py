@@ -20,14 +20,17 @@ from servicekit.ports.event_bus import EventBus
 from servicekit.ports.reranker import Reranker
 from servicekit.ports.state_store import StateStore
 from servicekit.ports.vector_store import VectorStore
+from servicekit.rpc.client import open_channel
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
 from services.retriever.chunking import ChunkRules
+from services.retriever.clients import AUDIENCE, IDEMPOTENT, GuardClient
 from services.retriever.config import NO_RERANKER, Settings
 from services.retriever.duplicates import DuplicateStep
 from services.retriever.embedders import TenantEmbedders
 from services.retriever.embedding import embed
 from services.retriever.events import RetrieverEvents
 from services.retriever.fetching import Fetcher
+from services.retriever.guarding import GuardMode, GuardStep
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
 from services.retriever.parse_workers import running_workers
@@ -172,8 +175,37 @@ async def _open_indexer(settings: Settings, stack: Stack, *, store: VectorStore,
         clock=stack.clock,
         fetch=Fetcher(source),
         steps=(
-            Preparer(ChunkRules(), binaries=workers, checks=checks),
+            Preparer(ChunkRules(), binaries=workers, checks=checks, policy=_policy(settings)),
+            *await _open_guard(settings, stack),
             embed,
             DuplicateStep(store, decision=settings.check_duplicates),
         ),
     )
+
+
+async def _open_guard(settings: Settings, stack: Stack) -> tuple[GuardStep, ...]:
+    """The guardrail's step, or none.
+
+    Raises:
+        InvalidRequest: it is asked for without saying where the guardrail is, or without a key to sign tokens with.
+    """
+    if settings.ingest_guard is GuardMode.OFF:
+        return ()
+    if not settings.guardrail_target or stack.minter is None:
+        raise InvalidRequest(
+            f"guardrail_target and token_private_key_file must be set for ingest_guard={settings.ingest_guard}: "
+            "documents are judged by the guardrail in their tenants' names",
+            field="guardrail_target",
+        )
+    channel = await stack.enter(
+        "guardrail",
+        open_channel(settings.guardrail_target, audience=AUDIENCE, minter=stack.minter, idempotent=IDEMPOTENT),
+    )
+    guard = GuardClient(channel, deadline_s=settings.guard_deadline_s)
+    return (GuardStep(guard, mode=settings.ingest_guard, clock=stack.clock),)
+
+
+def _policy(settings: Settings) -> str:
+    """What else shapes the stored text: with another setting the same document is due for indexing again."""
+    stored_redacted = settings.ingest_guard is GuardMode.REDACT
+    return " redacted" if stored_redacted else ""

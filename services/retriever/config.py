@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from servicekit.runtime.settings import ServiceSettings, settings_config
+from services.retriever.guarding import GuardMode
 from services.retriever.quality import Decision
 from services.retriever.query_cache import DEFAULT_ENTRIES
 
@@ -65,3 +66,13 @@ class Settings(ServiceSettings):
         description="off; flag or refuse a document in none of expected_languages. Its language is told unless off",
     )
     expected_languages: str = Field(default="", description="ISO 639-1 codes parted by blanks; empty: any")
+    guardrail_target: str = Field(
+        default="",
+        description="the guardrail that judges what is to be indexed, host:port; needed unless ingest_guard "
+        "is off, as is token_private_key_file",
+    )
+    ingest_guard: GuardMode = Field(
+        default=GuardMode.OFF,
+        description="off; or what is done about what the guardrail finds: flag, redact (and refuse what it blocks), refuse",
+    )
+    guard_deadline_s: float = Field(default=20.0, gt=0, description="for one call of the guardrail, 100 texts at most")

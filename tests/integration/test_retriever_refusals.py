@@ -110,7 +110,7 @@ INVALID: list[tuple[str, Call, str, str]] = [
         "submitted as an image",
         _submit(document_id="a", content=b"x", media_type="image/png"),
         "document.media_type",
-        "application/pdf",
+        "image/png",
     ),
     ("no operation id", lambda r: r.stub.GetOperation(rpc.GetOperationRequest()), "operation_id", "1..64"),
     ("no hashes", _hashes(), "content_hashes", "got 0"),
