@@ -36,3 +36,12 @@ def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     native = NativeKafka(tmp_path_factory.mktemp("kafka"), ports["kafka"], ports["kafka.controller"])
     with running_broker(native):
         yield native.address
+
+
+@pytest.fixture(scope="session")
+def real_weaviate() -> Iterator[str]:
+    """`weaviate://…` of a real Weaviate that is kept for tests; each makes and deletes collections of its own."""
+    if given := os.environ.get("BINNACLE_TEST_WEAVIATE", ""):
+        yield given
+        return
+    pytest.skip("let BINNACLE_TEST_WEAVIATE name a Weaviate that is kept for tests")

@@ -33,6 +33,8 @@ ADAPTERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "vector_store": {
             "lancedb": f"{_ADAPTERS}.lancedb.vector_store:open_vector_store",
             "memory": f"{_ADAPTERS}.memory.vector_store:open_vector_store",
+            "weaviate": f"{_ADAPTERS}.weaviate.vector_store:open_vector_store",
+            "weaviates": f"{_ADAPTERS}.weaviate.vector_store:open_vector_store",
         },
         "embedder": {
             "onnx": f"{_ADAPTERS}.onnx.embedder:open_embedder",

@@ -64,7 +64,7 @@ def probes() -> st.SearchStrategy[Probe]:
     corpora = st.dictionaries(st.sampled_from(_IDS), st.lists(_texts, min_size=1, max_size=3), min_size=1, max_size=4)
     return st.builds(
         Probe,
-        names=names,  # type: ignore[arg-type]  # a list of two is a pair
+        names=names,
         documents=st.tuples(corpora, corpora),
         metadata=st.tuples(_metadata, _metadata),
         retracted=st.sampled_from(_IDS),
