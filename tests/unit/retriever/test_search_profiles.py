@@ -33,10 +33,10 @@ def write(folder: Path, source: str) -> Path:
 
 
 def test_without_a_file_there_is_the_default_alone() -> None:
-    """The built-in profile is hybrid at equal weights, eight chunks, nothing more."""
+    """The built-in profile is hybrid, eight chunks, nothing more."""
     name, profile = read_profiles(None).choose("anything")
     assert (name, profile) == ("default", SearchProfile())
-    assert (profile.mode, profile.dense_weight, profile.top_k, profile.rerank) == (SearchMode.HYBRID, 0.5, 8, False)
+    assert (profile.mode, profile.dense_weight, profile.top_k, profile.rerank) == (SearchMode.HYBRID, 0.45, 8, False)
 
 
 def test_a_profile_leaves_the_rest_to_the_files_default(tmp_path: Path) -> None:

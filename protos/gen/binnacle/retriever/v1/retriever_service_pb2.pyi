@@ -563,13 +563,13 @@ class SearchChunksRequest(_message.Message):
     query: _builtins.str
     """What is looked for, 1 to 8,192 characters, not blank; required."""
     top_k: _builtins.int
-    """How many chunks, 1 to 100; 0: 8."""
+    """How many chunks are found, 1 to 100; 0: the profile's, 8 where it says nothing. Neighbours come in addition."""
     mode: Global___SearchMode.ValueType
-    """How; default hybrid."""
+    """How; default: the profile's, hybrid where it says nothing."""
     dense_weight: _builtins.float
-    """Weight of the vector search in the hybrid, 0 to 1; default 0.5."""
+    """Weight of the vector search in the hybrid, 0 to 1; default: the profile's, 0.45 where it says nothing."""
     score_floor: _builtins.float
-    """Chunks scoring less are left out; default: none are."""
+    """Chunks whose score in the search itself, before reranking, is less are left out; default: the profile's, or none."""
     include_query_vector: _builtins.bool
     """Return the query's vector."""
     speculative: _builtins.bool
@@ -663,7 +663,7 @@ class SearchChunksResponse(_message.Message):
     """The reranker that ordered the chunks, with its version; empty: none did."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.ScoredChunk]:
-        """Best first."""
+        """Passages, the best first; chunks of one passage in reading order."""
 
     @_builtins.property
     def query_vector(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
