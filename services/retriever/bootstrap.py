@@ -33,6 +33,7 @@ from services.retriever.fetching import Fetcher
 from services.retriever.guarding import GuardMode, GuardStep
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
+from services.retriever.pacing import PacedEmbedder, PacedVectorStore, SearchGate
 from services.retriever.parse_workers import running_workers
 from services.retriever.preparing import Preparer, TextChecks
 from services.retriever.query_cache import QueryCache
@@ -50,6 +51,9 @@ async def build(settings: Settings, stack: Stack) -> Service:
         open_vector_store(settings.vector_store_url),
         ping=lambda opened: opened.ping(),
     )
+    gate = SearchGate()
+    store, embedder = PacedVectorStore(store, gate), PacedEmbedder(embedder, gate)
+    previous = previous and PacedEmbedder(previous, gate)
     embedders = TenantEmbedders(store=store, current=embedder, previous=previous)
     reembedder = _make_reembedder(settings, store, embedder, previous)
     states: StateStore = await stack.enter(
