@@ -3,6 +3,7 @@
 Both are made without any of the service's ranking code.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from tests.bench._collections import Collection
 from tests.bench._relevance import Run
 
 DEPTH = 100
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to debug when it is imported
 
 
 @dataclass(frozen=True, slots=True)
