@@ -87,7 +87,7 @@ class Killer:
             async with asyncio.timeout(_AIM_WITHIN_S):
                 _, told = await tracer.communicate()
         except TimeoutError:
-            await _let_go(tracer)
+            await let_go(tracer)
             told = b""
         if await self._ended(fault.victim, pid):
             self.note_kill()
@@ -106,7 +106,7 @@ class Killer:
         return self._pid(victim) != pid
 
 
-async def _let_go(tracer: asyncio.subprocess.Process) -> None:
+async def let_go(tracer: asyncio.subprocess.Process) -> None:
     """End a tracer; one that waits for threads of a process killed under it heeds nothing but SIGKILL."""
     tracer.terminate()
     try:

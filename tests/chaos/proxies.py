@@ -1,6 +1,6 @@
-"""TCP proxies that see the answer that matters before the one who waits for it, and can kill the waiting process then.
+"""TCP proxies that see what matters before the one whom it is for, and can kill the process behind them then.
 
-Used by `stack.py`: one stands before ClickHouse, one before the broker.
+Used by `stack.py` (one before ClickHouse, one before the broker) and by `ingest_stack.py` (two before the broker).
 """
 
 import asyncio
@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from servicekit.events.topics import INTERACTION_COMPLETED
+
 HOST = "127.0.0.1"
 _CHUNK_BYTES = 65536
-_PRODUCE = 0
+_PRODUCE, _OFFSET_COMMIT = 0, 8
 _INSERT = re.compile(rb"POST [^ ]*INSERT[^ ]*interactions_raw", re.IGNORECASE)
 
 
 class Trap:
-    """Armed, it kills once, when a watched answer comes by; that answer is not passed on."""
+    """Armed, it kills once, when what is watched for comes by; that is not passed on."""
 
     def __init__(self) -> None:
         self._kill: Callable[[], bool] | None = None
@@ -49,8 +51,9 @@ class Trap:
 class Watch(Protocol):
     """Follows one connection."""
 
-    def request(self, chunk: bytes) -> None:
-        """Bytes on their way to the server."""
+    def request(self, chunk: bytes) -> bool:
+        """Take bytes on their way to the server; whether they are what the trap is for."""
+        ...
 
     def is_awaited(self, chunk: bytes) -> bool:
         """Whether these bytes of the server complete the answer that the trap is for."""
@@ -62,10 +65,11 @@ class InsertWatch:
     def __init__(self) -> None:
         self._inserting = False
 
-    def request(self, chunk: bytes) -> None:
+    def request(self, chunk: bytes) -> bool:
         """A request begins a chunk of its own: the client writes its head before its body."""
         if chunk.startswith((b"POST ", b"GET ")):
             self._inserting = _INSERT.match(chunk) is not None
+        return False
 
     def is_awaited(self, chunk: bytes) -> bool:
         """Whether an insert was answered with success."""
@@ -76,19 +80,21 @@ class InsertWatch:
 
 
 class ProduceWatch:
-    """Kafka's protocol: the answer to a Produce request that holds interactions."""
+    """Kafka's protocol: the answer to a Produce request to a topic; interactions, unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic: str = INTERACTION_COMPLETED) -> None:
+        self._topic = topic.encode()
         self._requests = _Frames()
         self._responses = _Frames()
         self._produced: set[int] = set()
 
-    def request(self, chunk: bytes) -> None:
+    def request(self, chunk: bytes) -> bool:
         """Remember the correlation ids of what is produced."""
         for frame in self._requests.feed(chunk):
             api_key, _version, correlation_id = struct.unpack_from(">hhi", frame)
-            if api_key == _PRODUCE and b"binnacle.interaction.completed" in frame:
+            if api_key == _PRODUCE and self._topic in frame:
                 self._produced.add(correlation_id)
+        return False
 
     def is_awaited(self, chunk: bytes) -> bool:
         """Whether one of them is acknowledged."""
@@ -99,6 +105,23 @@ class ProduceWatch:
                 self._produced.discard(correlation_id)
                 awaited = True
         return awaited
+
+
+class CommitWatch:
+    """Kafka's protocol: a consumer that is about to commit offsets."""
+
+    def __init__(self) -> None:
+        self._requests = _Frames()
+
+    def request(self, chunk: bytes) -> bool:
+        """Whether offsets are to be committed."""
+        frames = self._requests.feed(chunk)
+        return any(struct.unpack_from(">h", frame)[0] == _OFFSET_COMMIT for frame in frames)
+
+    def is_awaited(self, chunk: bytes) -> bool:
+        """Answers do not matter."""
+        del chunk
+        return False
 
 
 class _Frames:
@@ -132,12 +155,11 @@ async def open_proxy(target_port: Callable[[], int], *, watch: Callable[[], Watc
         def pass_on(chunk: bytes) -> bool:
             return not (follower.is_awaited(chunk) and trap.spring())
 
-        def note(chunk: bytes) -> bool:
-            follower.request(chunk)
-            return True
+        def take_on(chunk: bytes) -> bool:
+            return not (follower.request(chunk) and trap.spring())
 
         async with asyncio.TaskGroup() as directions:
-            directions.create_task(_pump(reader, far_writer, passes=note))
+            directions.create_task(_pump(reader, far_writer, passes=take_on))
             directions.create_task(_pump(far_reader, writer, passes=pass_on))
 
     server = await asyncio.start_server(connected, HOST, 0)
