@@ -48,6 +48,9 @@ class Prefixes:
     document: str = ""
 
 
+NO_PREFIXES = Prefixes()
+
+
 class RemoteEmbedder:
     """An embedder whose vectors come from `send`, one batch a call, made unit vectors here."""
 

@@ -7,9 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from servicekit.adapters.onnx.embedder import parse_url
-from servicekit.adapters.onnx.graph_cache import ensure_graph
-from servicekit.adapters.onnx.model_files import find_model
+from servicekit.adapters.onnx.embedder import parse_url, prepare
 from servicekit.errors import BinnacleError
 
 DEFAULT_URL = "onnx://minilm?precision=int8"
@@ -21,12 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("url", nargs="?", default=DEFAULT_URL, help="an embedder URL (default: %(default)s)")
     options_url = parser.parse_args(arguments).url
     try:
-        options = parse_url(options_url)
-        path = ensure_graph(find_model(options.model), options.precision, options.cache_dir)
+        made = prepare(parse_url(options_url))
     except BinnacleError as exc:
         sys.stderr.write(f"embedding model: {exc.message}\n")
         return 1
-    sys.stdout.write(f"{path}\n")
+    sys.stdout.write(f"{made}\n")
     return 0
 
 

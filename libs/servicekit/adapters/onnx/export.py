@@ -22,6 +22,7 @@ OPSET = 17
 IR_VERSION = 9
 INPUT = "input_ids"
 OUTPUT = "vector"
+STATES = "last_hidden_state"
 _ENCODER = "encoder.layer.{}."
 
 
@@ -35,7 +36,8 @@ class _GraphWriter:
 
     def load(self, weights: Path) -> None:
         with safe_open(weights, "np") as tensors:
-            self._weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118  # no mapping
+            # A model saved with a head has its encoder under a name of its own.
+            self._weights = {key.removeprefix("bert."): tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118  # no mapping
 
     def weight(self, key: str) -> NDArray[np.float32]:
         return self._weights[key]
@@ -66,20 +68,28 @@ def ffn_output_node(layer: int) -> str:
 
 
 def export_graph(files: ModelFiles, target: Path) -> None:
-    """Write the fp32 graph: input `input_ids` int64 [1, n], output `vector` float32 [1, hidden]."""
+    """Write the fp32 graph: input `input_ids` int64 [1, n], output `vector` float32 [1, hidden].
+
+    Where the files say that the graph does not pool, the output is `last_hidden_state` float32 [1, n, hidden].
+    """
     graph = _GraphWriter()
     graph.load(files.weights)
     state = _embeddings(graph, files)
     for layer in range(files.layers):
         state = _attention(graph, files, state, layer)
         state = _feed_forward(graph, files, state, layer)
-    _pool(graph, files, state)
+    if files.pooled:
+        _pool(graph, files, state)
+        output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, files.hidden])
+    else:
+        graph.op("Identity", [state], STATES)
+        output = helper.make_tensor_value_info(STATES, TensorProto.FLOAT, [1, "tokens", files.hidden])
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             files.name,
             [helper.make_tensor_value_info(INPUT, TensorProto.INT64, [1, "tokens"])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, files.hidden])],
+            [output],
             graph.initializers,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

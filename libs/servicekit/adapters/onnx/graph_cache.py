@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from servicekit.adapters.onnx.model_files import ModelFiles, hash_weights
+from servicekit.adapters.onnx.model_files import ModelFiles, hash_file
+from servicekit.adapters.onnx.session import Encoder, EncoderSession
 from servicekit.errors import NotReady
 
 # Raise it whenever the exporter or the quantiser changes a vector: old files are then left alone.
@@ -21,6 +22,7 @@ GRAPH_FORMAT = 1
 _HASH_CHARS = 12
 
 Report = Callable[[str], None]
+MakeEncoder = Callable[[Path], Encoder]
 
 
 class Precision(StrEnum):
@@ -44,7 +46,8 @@ def report_on_stderr(message: str) -> None:
 
 def graph_revision(files: ModelFiles, precision: Precision) -> str:
     """Names everything that decides a vector: weights, precision, format of the graph."""
-    return f"{hash_weights(files.weights)[:_HASH_CHARS]}-{precision}-v{GRAPH_FORMAT}"
+    kind = "" if files.pooled else "-states"
+    return f"{hash_file(files.weights)[:_HASH_CHARS]}-{precision}-v{GRAPH_FORMAT}{kind}"
 
 
 def graph_path(files: ModelFiles, precision: Precision, cache_dir: Path) -> Path:
@@ -53,9 +56,16 @@ def graph_path(files: ModelFiles, precision: Precision, cache_dir: Path) -> Path
 
 
 def ensure_graph(
-    files: ModelFiles, precision: Precision, cache_dir: Path, *, report: Report = report_on_stderr
+    files: ModelFiles,
+    precision: Precision,
+    cache_dir: Path,
+    *,
+    make_encoder: MakeEncoder | None = None,
+    report: Report = report_on_stderr,
 ) -> Path:
     """The graph's path; builds it (4 s) if it is not there. A second process waits for the first one's file.
+
+    `make_encoder` runs a graph for the comparison of a quantised one; without it, the graph's own pooling is run.
 
     Raises:
         NotReady: the cache folder cannot be written, or the finished graph does not do what it must.
@@ -67,7 +77,7 @@ def ensure_graph(
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _build_lock(path.with_suffix(".lock"), report):
             if not path.exists():
-                _build(files, precision, path, report)
+                _build(files, precision, path, make_encoder or (lambda graph: EncoderSession(graph, files)), report)
     except OSError as exc:
         raise NotReady(
             f"the embedding model's cache folder {str(cache_dir)!r} cannot be written ({exc.strerror}): "
@@ -89,7 +99,7 @@ def _build_lock(path: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def _build(files: ModelFiles, precision: Precision, path: Path, report: Report) -> None:
+def _build(files: ModelFiles, precision: Precision, path: Path, make_encoder: MakeEncoder, report: Report) -> None:
     # Imported here: a start that finds the graph needs none of this.
     from servicekit.adapters.onnx.export import export_graph  # noqa: PLC0415  # see above
     from servicekit.adapters.onnx.graph_check import check_graph  # noqa: PLC0415  # see above
@@ -104,7 +114,7 @@ def _build(files: ModelFiles, precision: Precision, path: Path, report: Report) 
             report("quantising it to int8")
             quantize_graph(exported, finished)
             report("checking it against fp32")
-            check_graph(finished, exported, files)
+            check_graph(make_encoder(finished), make_encoder(exported), name=files.name)
         else:
             exported.rename(finished)
         with finished.open("rb") as file:

@@ -3,12 +3,9 @@
 Called by `graph_cache.py` at the end of a build.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from servicekit.adapters.onnx.model_files import ModelFiles
-from servicekit.adapters.onnx.session import EncoderSession
+from servicekit.adapters.onnx.session import Encoder
 from servicekit.errors import NotReady
 
 MIN_COSINE = 0.98
@@ -25,14 +22,13 @@ CHECK_TEXTS = (
 )
 
 
-def check_graph(candidate: Path, reference: Path, files: ModelFiles) -> None:
+def check_graph(candidate: Encoder, reference: Encoder, *, name: str) -> None:
     """Raise NotReady unless every check text's vector has a cosine of at least 0.98 with the reference's."""
-    tested, trusted = EncoderSession(candidate, files), EncoderSession(reference, files)
     for text in CHECK_TEXTS:
-        cosine = float(np.dot(tested.encode(text), trusted.encode(text)))
+        cosine = float(np.dot(candidate.encode(text), reference.encode(text)))
         if cosine < MIN_COSINE:
             raise NotReady(
-                f"the int8 graph of {files.name} is off: cosine {cosine:.4f} for {text[:40]!r} "
+                f"the int8 graph of {name} is off: cosine {cosine:.4f} for {text[:40]!r} "
                 f"is below {MIN_COSINE}; use precision=fp32",
                 reason="EMBEDDER_INACCURATE",
             )

@@ -5,7 +5,7 @@ First step of building the graph; `export.py` turns the weights into one.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,8 @@ class ModelFiles:
     layer_norm_eps: float
     max_tokens: int
     normalize: bool
+    # The graph gives one pooled vector, else the vectors of all tokens.
+    pooled: bool = True
 
     @property
     def weights(self) -> Path:
@@ -62,16 +64,32 @@ def find_model(short_name: str) -> ModelFiles:
 
 
 def _read_configuration(name: str, folder: Path) -> ModelFiles:
-    config = _read_json(folder / "config.json")
     pooling = _read_json(folder / "1_Pooling" / "config.json")
     modes = {mode for mode, on in pooling.items() if mode.startswith("pooling_mode_") and on is True}
-    declared = (config["model_type"], config["hidden_act"], *sorted(modes))
-    if declared != ("bert", "gelu", "pooling_mode_mean_tokens"):
+    if modes != {"pooling_mode_mean_tokens"}:
+        raise NotReady(f"{name}: only mean pooling can be exported, got {sorted(modes)}", reason="UNSUPPORTED_MODEL")
+    modules = [str(module["type"]) for module in _read_json(folder / "modules.json")]
+    return replace(
+        read_bert(name, folder),
+        max_tokens=int(_read_json(folder / "sentence_bert_config.json")["max_seq_length"]),
+        normalize=any(module.endswith(".Normalize") for module in modules),
+    )
+
+
+def read_bert(name: str, folder: Path) -> ModelFiles:
+    """The shape of a BERT by its `config.json`, for as many tokens as it has positions.
+
+    Raises:
+        NotReady: another kind of model, which needs a graph of its own.
+    """
+    config = _read_json(folder / "config.json")
+    declared = (config.get("model_type"), config.get("hidden_act"), config.get("position_embedding_type", "absolute"))
+    if declared != ("bert", "gelu", "absolute"):
         raise NotReady(
-            f"{name}: only BERT with gelu and mean pooling can be exported, got {declared}",
+            f"{name}: only weights of BERT with gelu and absolute positions can be made a graph, got "
+            f"{', '.join(map(str, declared))}: export the model to onnx/model.onnx",
             reason="UNSUPPORTED_MODEL",
         )
-    modules = [str(module["type"]) for module in _read_json(folder / "modules.json")]
     return ModelFiles(
         name=name,
         folder=folder,
@@ -79,16 +97,16 @@ def _read_configuration(name: str, folder: Path) -> ModelFiles:
         heads=int(config["num_attention_heads"]),
         hidden=int(config["hidden_size"]),
         layer_norm_eps=float(config["layer_norm_eps"]),
-        max_tokens=int(_read_json(folder / "sentence_bert_config.json")["max_seq_length"]),
-        normalize=any(module.endswith(".Normalize") for module in modules),
+        max_tokens=int(config["max_position_embeddings"]),
+        normalize=False,
     )
 
 
 @cache
-def hash_weights(weights: Path) -> str:
-    """SHA-256 of the weights in hex; 0.1 to 0.3 s for 90 MB, once a process."""
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file in hex; 0.1 to 0.3 s for 90 MB, once a process."""
     digest = hashlib.sha256()
-    with weights.open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
