@@ -17,6 +17,7 @@ _OPENERS = {
     "embedder": registry.open_embedder,
     "engine": registry.open_engine,
     "analytics_store": registry.open_analytics_store,
+    "reranker": registry.open_reranker,
     "state_store": registry.open_state_store,
 }
 
