@@ -47,6 +47,7 @@ class DuplicateStep:
     async def _find(self, work: Work, item: Item, draft: Draft) -> tuple[Flag | None, str]:
         mine = [chunk.content_hash for chunk in draft.chunks]
         ours: frozenset[tuple[str, ...]] | None = None
+        near = ""
         for other in await self._candidates(work, item, draft):
             theirs = await self._read(work.tenant, other)
             if [chunk.content_hash for chunk in theirs] == mine[: len(theirs)] and other.chunk_count == len(mine):
@@ -56,8 +57,8 @@ class DuplicateStep:
             if ours == their_shingles and ours:
                 return Flag.EXACT_DUPLICATE, other.document_id
             if len(ours) >= MIN_SHINGLES and likeness(ours, their_shingles) >= NEAR_LIKENESS:
-                return Flag.NEAR_DUPLICATE, other.document_id
-        return None, ""
+                near = near or other.document_id
+        return (Flag.NEAR_DUPLICATE, near) if near else (None, "")
 
     async def _candidates(self, work: Work, item: Item, draft: Draft) -> Sequence[StoredDocument]:
         """Live documents that hold the same chunk, or one like it."""
