@@ -73,6 +73,6 @@ class Settings(ServiceSettings):
     )
     ingest_guard: GuardMode = Field(
         default=GuardMode.OFF,
-        description="what is done about the guardrail's findings: off, flag, redact (refusing what it blocks) or refuse",
+        description="what is done about the guardrail's findings: off, flag, redact (refusing what it blocks), refuse",
     )
     guard_deadline_s: float = Field(default=20.0, gt=0, description="for one call of the guardrail, 100 texts at most")

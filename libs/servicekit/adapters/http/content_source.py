@@ -56,11 +56,13 @@ class HttpContentSource:
     async def _get(self, uri: str, max_bytes: int) -> FetchedContent:
         for _ in range(MAX_REDIRECTS + 1):
             try:
+                # The address as the client understands it: another reading of odd spellings must not lead elsewhere.
+                uri = str(httpx2.URL(uri))
+                self._check(uri)
                 async with self._client.stream("GET", uri) as response:
                     if not response.is_redirect:
                         return await _read_response(response, uri, max_bytes)
                     uri = urljoin(uri, response.headers.get("location", ""))
-                    self._check(uri)
             except httpx2.TimeoutException as exc:
                 raise BackendTimeout(f"{uri} does not answer in time", reason="FETCH_TIMEOUT") from exc
             except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError) as exc:
@@ -97,12 +99,13 @@ class Prefix:
         """Whether an address lies at or below it; one with `..` in its path, or with a password, never does."""
         try:
             parts = _split(uri)
+            origin = _origin(parts)
         except (InvalidRequest, ValueError):
             return False
         segments = _segments(parts.path)
         if parts.username is not None or any(segment in {".", ".."} for segment in segments):
             return False
-        return _origin(parts) == _origin(self._parts) and segments[: len(self._segments)] == self._segments
+        return origin == _origin(self._parts) and segments[: len(self._segments)] == self._segments
 
 
 def read_prefixes(setting: str) -> tuple[Prefix, ...]:
