@@ -48,15 +48,15 @@ demo: model ## everything at once: stack, corpus, questions, feedback, scores, a
 	@$(BIN)/python -m services.local.demo $(if $(JSON),--json)
 
 .PHONY: up
-up: model ## the whole stack on this machine, until Ctrl-C (SERVERS=native: on a durable Kafka, =embedded: without)
-	@$(BIN)/python -m services.local --servers $(or $(SERVERS),auto)
+up: model ## the whole stack on this machine, until Ctrl-C (SERVERS=native: on a durable Kafka, =embedded: without; STORE=weaviate)
+	@$(BIN)/python -m services.local --servers $(or $(SERVERS),auto) --vector-store $(or $(STORE),lancedb)
 
 .PHONY: test
 test: model ## all tests that need no server
 	@$(BIN)/pytest -q -m "not servers"
 
 .PHONY: servers
-servers: env ## a real Kafka, natively (Java 17, Maven) or by compose, left running; says where
+servers: env ## a real Kafka and Weaviate, natively (Java 17 and Maven; Go) or by compose, left running; says where
 	@$(BIN)/python -m services.local.servers start
 
 .PHONY: stop-servers
@@ -64,7 +64,7 @@ stop-servers: env ## stop what `make servers` started
 	@$(BIN)/python -m services.local.servers stop
 
 .PHONY: test-servers
-test-servers: model ## tests against real servers, which they start themselves, or BINNACLE_TEST_KAFKA=host:port kept for tests
+test-servers: model ## tests against real servers, which they start themselves, or BINNACLE_TEST_KAFKA, BINNACLE_TEST_WEAVIATE kept for tests
 	@$(BIN)/pytest -q -m servers
 
 .PHONY: lint

@@ -1,4 +1,4 @@
-"""Settings of all tests, and the real Kafka of those that need one.
+"""Settings of all tests, and the real Kafka and Weaviate of those that need one.
 
 Hypothesis draws the same examples in every run, so that a red test is about the change.
 
@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from services.local import native_weaviate
 from services.local.layout import choose_ports
 from services.local.native_install import obstacle
 from services.local.native_kafka import NativeKafka
-from services.local.native_server import running_broker
+from services.local.native_server import running_server
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
@@ -34,14 +35,21 @@ def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"{reason}; or let BINNACLE_TEST_KAFKA name a Kafka (host:port) that is kept for tests")
     ports = choose_ports({}, free=True)
     native = NativeKafka(tmp_path_factory.mktemp("kafka"), ports["kafka"], ports["kafka.controller"])
-    with running_broker(native):
+    with running_server(native):
         yield native.address
 
 
 @pytest.fixture(scope="session")
-def real_weaviate() -> Iterator[str]:
+def real_weaviate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`weaviate://…` of a real Weaviate that is kept for tests; each makes and deletes collections of its own."""
     if given := os.environ.get("BINNACLE_TEST_WEAVIATE", ""):
         yield given
         return
-    pytest.skip("let BINNACLE_TEST_WEAVIATE name a Weaviate that is kept for tests")
+    if reason := native_weaviate.obstacle():
+        pytest.skip(
+            f"{reason}; or let BINNACLE_TEST_WEAVIATE name one (weaviate://host:port?grpc_port=…) kept for tests"
+        )
+    ports = choose_ports({}, free=True)
+    native = native_weaviate.on_ports(tmp_path_factory.mktemp("weaviate"), ports.by_name)
+    with running_server(native):
+        yield native.url

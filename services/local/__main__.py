@@ -16,6 +16,7 @@ from servicekit.errors import BinnacleError, InvalidRequest, NotReady
 from services.local.layout import PREFERRED_PORTS, Layout, choose_ports
 from services.local.native_install import install_kafka
 from services.local.native_kafka import NativeKafka
+from services.local.native_weaviate import NativeWeaviate, on_ports
 from services.local.process import StartFailed
 from services.local.supervisor import LocalStack, run_stack
 
@@ -42,9 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data_dir = options.data
         if options.ephemeral:
             data_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="binnacle-")))
-        layout = Layout(data_dir, ports, overrides={})
+        weaviate = on_ports(data_dir / "weaviate", ports.by_name) if options.vector_store == "weaviate" else None
+        layout = Layout(data_dir, ports, overrides=_overrides(options.vector_store, weaviate))
         native = None if options.kafka else choose_native(layout, servers=options.servers)
-        return run_to_end(_run(layout, kafka=options.kafka, native=native))
+        return run_to_end(_run(layout, kafka=options.kafka, native=native, weaviate=weaviate))
+
+
+def _overrides(vector_store: str, weaviate: NativeWeaviate | None) -> dict[str, str]:
+    url = weaviate.url if weaviate is not None else vector_store
+    return {} if vector_store == "lancedb" else {"BINNACLE_RETRIEVER__VECTOR_STORE_URL": url}
 
 
 def choose_native(layout: Layout, *, servers: str) -> NativeKafka | None:
@@ -87,7 +94,9 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
             yield exc
 
 
-async def _run(layout: Layout, *, kafka: str | None, native: NativeKafka | None) -> None:
+async def _run(
+    layout: Layout, *, kafka: str | None, native: NativeKafka | None, weaviate: NativeWeaviate | None
+) -> None:
     stopped, up = asyncio.Event(), asyncio.Event()
     loop, running = asyncio.get_running_loop(), asyncio.current_task()
     assert running is not None
@@ -100,7 +109,7 @@ async def _run(layout: Layout, *, kafka: str | None, native: NativeKafka | None)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     try:
-        async with run_stack(layout, say=say, kafka=kafka, native=native) as stack:
+        async with run_stack(layout, say=say, kafka=kafka, native=native, weaviate=weaviate) as stack:
             up.set()
             introduce(stack)
             await stopped.wait()
@@ -152,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
         default="embedded",
         help="the stack's broker: embedded (in memory), native (Apache Kafka on disk, needs Java and Maven), "
         "auto: native where the machine can run it (default: embedded)",
+    )
+    parser.add_argument(
+        "--vector-store",
+        metavar="STORE",
+        default="lancedb",
+        help="where documents are kept: lancedb (in the stack's folder), weaviate (a native one of the stack, needs "
+        "Go once), or the URL of one that runs already (default: lancedb)",
     )
     parser.add_argument(
         "--port",

@@ -27,7 +27,14 @@ PREFERRED_PORTS: Mapping[str, int] = {
     "clickhouse": 8123,
     "kafka": 9092,
     "kafka.controller": 9093,
+    "weaviate": 8080,
+    "weaviate.grpc": 50051,
+    "weaviate.gossip": 7946,
+    "weaviate.data": 7947,
+    "weaviate.raft": 8300,
 }
+# Weaviate takes the next port as well: its node looks for itself there.
+_PAIRED = ("weaviate.raft",)
 TENANT = "local"
 
 
@@ -62,10 +69,12 @@ def choose_ports(given: Mapping[str, int], *, free: bool = False) -> Ports:
     for name, preferred in PREFERRED_PORTS.items():
         if given.get(name):
             chosen[name] = given[name]
-        elif not free and name not in given and _is_free(preferred):
+        elif (
+            not free and name not in given and _is_free(preferred) and (name not in _PAIRED or _is_free(preferred + 1))
+        ):
             chosen[name] = preferred
         else:
-            chosen[name] = _free_port(set(chosen.values()))
+            chosen[name] = _free_port(set(chosen.values()), paired=name in _PAIRED)
             moved.append(name)
     return Ports(chosen, () if free else tuple(name for name in moved if name not in given))
 
@@ -80,12 +89,12 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_port(taken: set[int]) -> int:
+def _free_port(taken: set[int], *, paired: bool = False) -> int:
     while True:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             port: int = probe.getsockname()[1]
-        if port not in taken:
+        if port not in taken and (not paired or (port + 1 not in taken and _is_free(port + 1))):
             return port
 
 

@@ -9,10 +9,11 @@ import base64
 import socket
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import ClassVar
 
 from confluent_kafka import Consumer, KafkaException
 
@@ -46,6 +47,7 @@ class Listener:
 class NativeKafka:
     """A broker to run; `more_listeners` is for who wants to stand between some client and the broker."""
 
+    title: ClassVar[str] = "Kafka"
     data_dir: Path
     port: int
     controller_port: int
@@ -85,6 +87,10 @@ class NativeKafka:
         if not (self._log_dir / "meta.properties").exists():
             _format(run, properties)
         return [*run, "kafka.Kafka", str(properties)]
+
+    def environment(self) -> Mapping[str, str]:
+        """Nothing: its settings stand in its file."""
+        return {}
 
     @property
     def _log_dir(self) -> Path:

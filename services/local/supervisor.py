@@ -18,6 +18,8 @@ from servicekit.errors import NotReady
 from services.local.eviction_watch import watch_evictions
 from services.local.layout import HOST, SERVICES, Layout, inherited_environment
 from services.local.native_kafka import NativeKafka
+from services.local.native_server import NativeServer
+from services.local.native_weaviate import NativeWeaviate
 from services.local.process import Command, StartFailed, SupervisedProcess
 
 _HTTP_OK = 200
@@ -31,13 +33,20 @@ class LocalStack:
     """The running stack; made by `run_stack`."""
 
     def __init__(
-        self, layout: Layout, *, say: Callable[[str], None], kafka: str | None, native: NativeKafka | None
+        self,
+        layout: Layout,
+        *,
+        say: Callable[[str], None],
+        kafka: str | None,
+        native: NativeKafka | None,
+        weaviate: NativeWeaviate | None = None,
     ) -> None:
         self.layout = layout
         self.api_key = layout.prepare()
         self.kafka = kafka or ""
         self._given_kafka = kafka
         self._native = native
+        self._weaviate = weaviate
         self._say = say
         self._processes: dict[str, SupervisedProcess] = {}
         self._watchers: asyncio.TaskGroup | None = None
@@ -63,11 +72,13 @@ class LocalStack:
         if self._given_kafka is not None:
             await _reach_kafka(self._given_kafka)
         elif self._native is not None:
-            await self._start(await _native_broker(self._native))
+            await self._start(await _native_command("broker", self._native))
             self.kafka = self._native.address
         else:
             await self._start(self._broker())
             self.kafka = self.layout.ports.address("kafka")
+        if self._weaviate is not None:
+            await self._start(await _native_command("weaviate", self._weaviate))
         await self._start(self._clickhouse())
         for service in _FIRST:
             await self._start(self._service(service))
@@ -92,7 +103,7 @@ class LocalStack:
         await self._stop("retriever", "generator", "guardrail")
         await self._stop("evaluator", "drift_monitor")
         await self._stop("analytics")
-        await self._stop("clickhouse", "broker")
+        await self._stop("clickhouse", "broker", "weaviate")
 
     async def _start(self, command: Command) -> None:
         process = SupervisedProcess(command, log_dir=self.layout.log_dir, say=self._say)
@@ -133,18 +144,23 @@ class LocalStack:
 
 @asynccontextmanager
 async def run_stack(
-    layout: Layout, *, say: Callable[[str], None], kafka: str | None = None, native: NativeKafka | None = None
+    layout: Layout,
+    *,
+    say: Callable[[str], None],
+    kafka: str | None = None,
+    native: NativeKafka | None = None,
+    weaviate: NativeWeaviate | None = None,
 ) -> AsyncIterator[LocalStack]:
     """Start the stack, watch it while the block runs, and stop it whatever happened.
 
     `kafka` names a broker that runs already (`host:port`), `native` one to start with the stack; without either the
-    embedded one is started.
+    embedded one is started. `weaviate` is one to start with the stack, for a retriever whose settings name it.
 
     Raises:
         InvalidRequest: another stack runs in the layout's folder.
     """
     with layout.held():
-        stack = LocalStack(layout, say=say, kafka=kafka, native=native)
+        stack = LocalStack(layout, say=say, kafka=kafka, native=native, weaviate=weaviate)
         async with asyncio.TaskGroup() as watchers:
             try:
                 await stack.start(watchers)
@@ -153,13 +169,14 @@ async def run_stack(
                 await stack.stop()
 
 
-async def _native_broker(native: NativeKafka) -> Command:
+async def _native_command(name: str, native: NativeServer) -> Command:
     """Raises StartFailed where it can be neither run nor installed."""
     try:
         argv = await asyncio.to_thread(native.prepare)
     except NotReady as exc:
         raise StartFailed(exc.message) from exc
-    return Command("broker", argv, inherited_environment(), partial(asyncio.to_thread, native.answers))
+    environment = {**inherited_environment(), **native.environment()}
+    return Command(name, argv, environment, partial(asyncio.to_thread, native.answers))
 
 
 async def _reach_kafka(address: str) -> None:

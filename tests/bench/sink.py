@@ -32,7 +32,7 @@ from services.analytics.record_bytes import RowEncoder
 from services.analytics.tables import read_tables
 from services.local.layout import choose_ports
 from services.local.native_kafka import NativeKafka
-from services.local.native_server import running_broker
+from services.local.native_server import running_server
 from tests.bench._interactions import PARTITIONS, BenchEvent, describe, interactions
 from tests.bench._sink_stand import Counter, EngineAlone, Usage, fill, running_sink, usage
 from tests.clickhouse_process import FrontProcess, running_front
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ports = choose_ports({}, free=True)
         native = NativeKafka(folder / "kafka", ports["kafka"], ports["kafka.controller"])
         _tell("starting a Kafka")
-        stack.enter_context(running_broker(native))
+        stack.enter_context(running_server(native))
         asyncio.run(create_missing_topics([native.address]))
         stand = Stand(folder, native.address, time.time_ns() // 1000 - 6 * 3600 * _MILLION)
         result = _compare(stand, rounds=options.rounds, events=options.events)

@@ -19,7 +19,7 @@ from servicekit.testing.conformance.event_bus import TOPIC, feedback
 from services.local.layout import choose_ports
 from services.local.native_install import obstacle
 from services.local.native_kafka import NativeKafka
-from services.local.native_server import start_broker
+from services.local.native_server import start_server
 
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(bool(obstacle()), reason=str(obstacle()))]
 
@@ -64,7 +64,7 @@ async def test_outage_under_load_fails_no_publish_and_loses_nothing(
     native: NativeKafka, tmp_path: Path, fault: str
 ) -> None:
     """All sequences of all partitions are there, first arrivals in order, and the ledger names no hole."""
-    process = await asyncio.to_thread(start_broker, native)
+    process = await asyncio.to_thread(start_server, native)
     try:
         async with open_event_bus(
             f"kafka://{native.address}",
@@ -79,7 +79,7 @@ async def test_outage_under_load_fails_no_publish_and_loses_nothing(
                 process.kill()
                 await asyncio.to_thread(process.wait)
                 await asyncio.sleep(6)
-                process = await asyncio.to_thread(start_broker, native)
+                process = await asyncio.to_thread(start_server, native)
             else:
                 process.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(6)
