@@ -19,6 +19,7 @@ from servicekit.ports.vector_store import SearchHits, SearchMode, SearchQuery, V
 from servicekit.rpc.deadline import current_budget
 from services.retriever.diversity import diversify
 from services.retriever.embedders import TenantEmbedders
+from services.retriever.keywords import keywords
 from services.retriever.passages import in_passages, neighbour_places, with_neighbours
 from services.retriever.query_cache import QueryCache
 from services.retriever.rank_fusion import fuse_rankings
@@ -168,7 +169,7 @@ class Searcher:
         for_reranker = plan.rerank and self._reranker is not None and self._reranker.wants_vectors
         return SearchQuery(
             mode=plan.mode,
-            text=text,
+            text=keywords(text),
             vector=None if sparse else vector,
             top_k=plan.ranking_depth,
             model="" if sparse else run.embedder.model.id,
