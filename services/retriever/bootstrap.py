@@ -33,7 +33,7 @@ from services.retriever.fetching import Fetcher
 from services.retriever.guarding import GuardMode, GuardStep
 from services.retriever.indexing import Indexer
 from services.retriever.operations import Operations
-from services.retriever.pacing import PacedEmbedder, PacedVectorStore, SearchGate
+from services.retriever.pacing import PacedEmbedder, PacedVectorStore, SearchGate, WatchedVectorStore
 from services.retriever.parse_workers import running_workers
 from services.retriever.preparing import Preparer, TextChecks
 from services.retriever.query_cache import QueryCache
@@ -52,6 +52,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ping=lambda opened: opened.ping(),
     )
     gate = SearchGate()
+    searched = WatchedVectorStore(store, gate)
     store, embedder = PacedVectorStore(store, gate), PacedEmbedder(embedder, gate)
     previous = previous and PacedEmbedder(previous, gate)
     embedders = TenantEmbedders(store=store, current=embedder, previous=previous)
@@ -83,7 +84,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
     servicer = RetrieverServicer(
         indexer=indexer,
         searcher=Searcher(
-            store=store,
+            store=searched,
             embedders=embedders,
             profiles=read_profiles(settings.profiles_file),
             cache=QueryCache(entries=settings.query_cache_entries),

@@ -115,32 +115,28 @@ class PacedEmbedder:
         await self._embedder.ping()
 
 
-class PacedVectorStore:
-    """A vector store whose writes give way to searches."""
+class _PassingStore:
+    """A vector store as another one is."""
 
     def __init__(self, store: VectorStore, gate: SearchGate) -> None:
         self._store = store
         self._gate = gate
 
     async def search(self, tenant: str, query: SearchQuery) -> SearchHits:
-        """Search, held back by nothing."""
-        with self._gate.searching():
-            return await self._store.search(tenant, query)
+        """As the store."""
+        return await self._store.search(tenant, query)
 
     async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> int:
-        """Make these the current revisions."""
-        async with self._gate.giving_way():
-            return await self._store.replace_documents(tenant, revisions, model=model)
+        """As the store."""
+        return await self._store.replace_documents(tenant, revisions, model=model)
 
     async def write_rebuilt(self, tenant: str, chunks: Sequence[IndexedChunk]) -> None:
-        """Put chunks into the index beside."""
-        async with self._gate.giving_way():
-            await self._store.write_rebuilt(tenant, chunks)
+        """As the store."""
+        await self._store.write_rebuilt(tenant, chunks)
 
     async def get_places(self, tenant: str, places: Sequence[ChunkPlace]) -> Mapping[ChunkPlace, Chunk]:
         """As the store."""
-        with self._gate.searching():
-            return await self._store.get_places(tenant, places)
+        return await self._store.get_places(tenant, places)
 
     async def get_chunks(self, tenant: str, content_hashes: Sequence[str]) -> Mapping[str, StoredChunk]:
         """As the store."""
@@ -189,3 +185,31 @@ class PacedVectorStore:
     async def ping(self) -> None:
         """As the store."""
         await self._store.ping()
+
+
+class WatchedVectorStore(_PassingStore):
+    """The store as searches see it: what they ask makes other work give way."""
+
+    async def search(self, tenant: str, query: SearchQuery) -> SearchHits:
+        """Search, held back by nothing."""
+        with self._gate.searching():
+            return await self._store.search(tenant, query)
+
+    async def get_places(self, tenant: str, places: Sequence[ChunkPlace]) -> Mapping[ChunkPlace, Chunk]:
+        """Read, held back by nothing."""
+        with self._gate.searching():
+            return await self._store.get_places(tenant, places)
+
+
+class PacedVectorStore(_PassingStore):
+    """The store as everyone else sees it: writes give way; the searches of an indexer are no one's."""
+
+    async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> int:
+        """Make these the current revisions."""
+        async with self._gate.giving_way():
+            return await self._store.replace_documents(tenant, revisions, model=model)
+
+    async def write_rebuilt(self, tenant: str, chunks: Sequence[IndexedChunk]) -> None:
+        """Put chunks into the index beside."""
+        async with self._gate.giving_way():
+            await self._store.write_rebuilt(tenant, chunks)
