@@ -34,11 +34,12 @@ class FoundChunk:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Chunks best first, and what was searched with which model."""
+    """Chunks best first, what was searched with which model, and what could not be done of what was asked for."""
 
     chunks: tuple[FoundChunk, ...]
     corpus_version: int
     embedding_model: str
+    degradations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,10 @@ class Retriever(Protocol):
         mode: RetrievalMode,
         where: SealedFilter | None,
         speculative: bool,
+        profile: str,
         timeout_s: float,
     ) -> SearchResult:
-        """Chunks for the query; a speculative search leaves no trace of it."""
+        """Chunks for the query, by the retriever's profile; a speculative search leaves no trace of it."""
         ...
 
 

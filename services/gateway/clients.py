@@ -119,6 +119,7 @@ class RetrieverClient:
         mode: RetrievalMode,
         where: SealedFilter | None,
         speculative: bool,
+        profile: str,
         timeout_s: float,
     ) -> SearchResult:
         """Chunks for the query, best first."""
@@ -128,6 +129,7 @@ class RetrieverClient:
             mode=_MODES[mode],
             filter=None if where is None else chunk_pb2.Filter.FromString(where.encoded),
             speculative=speculative,
+            profile=profile,
         )
         try:
             response = await self._stub.SearchChunks(request, timeout=timeout_s)
@@ -137,6 +139,7 @@ class RetrieverClient:
             chunks=tuple(types.found_chunk_of(chunk) for chunk in response.chunks),
             corpus_version=response.corpus_version,
             embedding_model=response.embedding_model,
+            degradations=tuple(response.degradations),
         )
 
 

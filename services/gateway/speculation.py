@@ -59,6 +59,8 @@ class Speculation:
         if isinstance(found, MISSING):
             raise refused(interaction, cause_of("RETRIEVER", found))
         interaction.search = found
+        for cause in found.degradations:
+            interaction.degrade("simpler_search", cause)
         interaction.context_chunks = found.chunks
 
     async def _judge_and_search(
@@ -105,6 +107,7 @@ class Speculation:
                     mode=retrieval_mode(route, question),
                     where=question.filter,
                     speculative=speculative,
+                    profile=question.route,
                     timeout_s=work.remaining_s() * SEARCH_SHARE,
                 )
         except MISSING as error:

@@ -101,6 +101,23 @@ async def test_secrets_reach_no_record(tmp_path: Path) -> None:
         assert SECRET not in str(gateway.interactions()[0])
 
 
+async def test_a_search_takes_its_routes_profile_and_tells_what_it_went_without(tmp_path: Path) -> None:
+    """The retriever is told the route; what it could not do stands in the answer and in the record, with its cause."""
+
+    class _NoReranker(Backends):
+        async def SearchChunks(self, request: Any, context: Any) -> Any:  # noqa: N802  # as above
+            response = await super().SearchChunks(request, context)
+            response.degradations.append("RERANKER_UNAVAILABLE")
+            return response
+
+    async with running_gateway(tmp_path, _NoReranker()) as gateway:
+        answer = (await gateway.stub.AnswerQuestion(_ask("What is a log?"), metadata=gateway.auth(), timeout=10)).answer
+        assert {one.profile for one in gateway.backends.requests("SearchChunks")} == {"default"}
+        told = [(one.rung, one.cause) for one in answer.degradations]
+        assert told == [("simpler_search", "RERANKER_UNAVAILABLE")]
+        assert list(gateway.interactions()[0].degradations) == list(answer.degradations)
+
+
 async def test_a_failed_generation_is_billed(tmp_path: Path) -> None:
     """Tokens of engines that broke off cost money: the record of the failure holds each try, its caller learns none."""
     tries = tuple(

@@ -118,6 +118,7 @@ class FakeRetriever:
         mode: RetrievalMode,
         where: SealedFilter | None,
         speculative: bool,
+        profile: str,
         timeout_s: float,
     ) -> SearchResult:
         """The chunks."""
