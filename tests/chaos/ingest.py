@@ -109,6 +109,9 @@ async def _run_all(folder: Path, seeds: range, *, store_url: str, embedder_url: 
     report = Report()
     _say(f"starting broker and retriever; their logs are in {folder / 'logs'}")
     async with open_ingest_stack(folder, store_url=store_url, embedder_url=embedder_url, say=_say) as stack:
+        # The first document waits for topics and for the group: no run is to begin with that.
+        first = Callers(stack.stub, write_scripts(seeds.start, documents=1, prefix="first"))
+        await first.write_all()
         for seed in seeds:
             await _run(stack, seed, report)
             if report.lost:  # what comes late would disturb the next run

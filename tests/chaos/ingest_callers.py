@@ -17,8 +17,9 @@ from tests.chaos.ingest_documents import WORD, Act, Script, Step, text_of, word_
 from tests.chaos.ingest_judging import Known, Tally, judge, judge_together
 
 _AGAIN_S = 0.1
+_BREATH_S = 0.05  # the retriever writes bit by bit while it is searched: searches all the time would starve it
 _CALL_S = 5.0
-_SETTLED_WITHIN_S = 60.0
+_SETTLED_WITHIN_S = 120.0
 _MODES = (rpc.SEARCH_MODE_HYBRID, rpc.SEARCH_MODE_DENSE, rpc.SEARCH_MODE_SPARSE)
 _AWAY = (
     grpc.StatusCode.UNAVAILABLE,
@@ -64,7 +65,7 @@ class Callers:
             mode = _MODES[turn // len(self.scripts) % len(_MODES)]
             await self.look_for(script.document_id, mode=mode)
             await self._look_around(mode)
-            await asyncio.sleep(0)
+            await asyncio.sleep(_BREATH_S)
 
     def stop(self) -> None:
         """Let the search loop end."""

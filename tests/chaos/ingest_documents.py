@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 WORD = "soundings"
-_SENTENCES = (60, 150)
+_SENTENCES = (20, 60)
 _PLACES = ("bow", "stern", "galley", "foremast", "chartroom", "hold", "quarterdeck", "anchor locker")
 _FINDINGS = ("dry", "leaking slowly", "freshly painted", "in need of oil", "as it was", "sealed with pitch")
 
@@ -46,10 +46,10 @@ class Script:
         return self.steps[-1].act
 
 
-def write_scripts(seed: int, *, documents: int) -> Sequence[Script]:
+def write_scripts(seed: int, *, documents: int, prefix: str = "s") -> Sequence[Script]:
     """Documents that are updated in a hurry, and some that are retracted or deleted, and come back or do not."""
     rng = random.Random(seed)
-    return [Script(f"s{seed}-d{number}", _steps(rng, number)) for number in range(documents)]
+    return [Script(f"{prefix}{seed}-d{number}", _steps(rng, number)) for number in range(documents)]
 
 
 def _steps(rng: random.Random, number: int) -> tuple[Step, ...]:

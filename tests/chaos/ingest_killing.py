@@ -18,7 +18,7 @@ from tests.chaos.ingest_aims import Aim, Fault, Victim
 from tests.chaos.ingest_stack import IngestStack
 from tests.chaos.killing import let_go
 
-_AIM_WITHIN_S = 6.0  # beyond, all may be written
+_AIM_WITHIN_S = 12.0  # beyond, all may be written
 _ALIVE_WITHIN_S = 60.0
 _POLL_S = 0.002
 _ALIVE_POLL_S = 0.1
