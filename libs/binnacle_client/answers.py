@@ -86,25 +86,44 @@ class FoundChunk:
 
 @dataclass(frozen=True, slots=True)
 class DocumentInput:
-    """A document to index."""
+    """A document to index; one that is submitted may name where its content is fetched from instead (`fetch_uri`)."""
 
     document_id: str
-    content: bytes
+    content: bytes = b""
     title: str = ""
     media_type: str = "text/plain"
     source_uri: str = ""
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    fetch_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedDocument:
-    """What became of a document: `created`, `updated`, `unchanged` or `refused` (then with a reason)."""
+    """What became of a document: `created`, `updated`, `unchanged` or `refused` (then with a reason in UPPER_SNAKE).
+
+    `flags` are what the quality checks noticed (`near_duplicate`), `duplicate_of` the document they mean.
+    """
 
     document_id: str
     outcome: str
     revision: int
     chunk_count: int
     error: str
+    reason: str = ""
+    flags: tuple[str, ...] = ()
+    duplicate_of: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How far a submitted document is: the stage while it is pending, the result once it is done."""
+
+    operation_id: str
+    stage: str = ""
+    chunks_done: int = 0
+    chunks_total: int = 0
+    result: IndexedDocument | None = None
 
 
 @dataclass(frozen=True, slots=True)

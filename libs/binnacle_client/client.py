@@ -32,6 +32,7 @@ from binnacle_client.answers import (
     DriftAlert,
     FoundChunk,
     IndexedDocument,
+    Operation,
     QuestionOptions,
     UsageRow,
 )
@@ -116,6 +117,20 @@ class Binnacle:
                 request, timeout=timeout_s
             )
         return [convert.indexed_from_proto(result) for result in response.results]
+
+    async def submit(self, document: DocumentInput) -> str:
+        """Queue a document for indexing; returns the operation to follow once the event is acknowledged."""
+        request = retriever.SubmitDocumentRequest(document=convert.document_to_proto(document))
+        with _errors("retriever"):
+            response = await RetrieverServiceStub(self._channels["retriever"]).SubmitDocument(request, timeout=30)
+        return response.operation.operation_id
+
+    async def operation(self, operation_id: str) -> Operation:
+        """How far a submitted document is; known for a day."""
+        request = retriever.GetOperationRequest(operation_id=operation_id)
+        with _errors("retriever"):
+            response = await RetrieverServiceStub(self._channels["retriever"]).GetOperation(request, timeout=10)
+        return convert.operation_from_proto(response.operation)
 
     async def search(self, query: str, *, top_k: int = 8, mode: str = "hybrid") -> Sequence[FoundChunk]:
         """Chunks for a query, best first; `mode` is dense, sparse or hybrid."""

@@ -26,6 +26,7 @@ from binnacle_client.answers import (
     Finding,
     FoundChunk,
     IndexedDocument,
+    Operation,
     QuestionOptions,
     UsageRow,
 )
@@ -118,6 +119,7 @@ def document_to_proto(document: DocumentInput) -> retriever.Document:
         content=document.content,
         source_uri=document.source_uri,
         metadata=metadata_to_proto(document.metadata),
+        fetch_uri=document.fetch_uri,
     )
 
 
@@ -129,6 +131,22 @@ def indexed_from_proto(message: retriever.IndexResult) -> IndexedDocument:
         revision=message.revision,
         chunk_count=message.chunk_count,
         error=message.error_message,
+        reason=message.error_reason,
+        flags=tuple(_name(retriever.QualityFlag, flag, "QUALITY_FLAG_") for flag in message.flags),
+        duplicate_of=message.duplicate_of,
+        language=message.language,
+    )
+
+
+def operation_from_proto(message: retriever.Operation) -> Operation:
+    """How far a submitted document is."""
+    done = message.state == retriever.OPERATION_STATE_DONE
+    return Operation(
+        operation_id=message.operation_id,
+        stage=_name(retriever.OperationStage, message.stage, "OPERATION_STAGE_") if message.stage else "",
+        chunks_done=message.chunks_done,
+        chunks_total=message.chunks_total,
+        result=indexed_from_proto(message.result) if done else None,
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binnacle_client.answers import DocumentInput
-from binnacle_client.cli.ingesting import BATCH_BYTES, BATCH_DOCUMENTS, batches, find_files
+from binnacle_client.cli.ingesting import BATCH_BYTES, BATCH_DOCUMENTS, batches, find_files, media_type_of
 
 
 def _write(folder: Path, *names: str) -> Path:
@@ -54,3 +54,21 @@ def test_batches_keep_order_and_bounds(sizes: list[int]) -> None:
     for batch in grouped:
         assert 1 <= len(batch) <= BATCH_DOCUMENTS
         assert len(batch) == 1 or sum(len(document.content) for document in batch) <= BATCH_BYTES
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "media_type"),
+    [
+        ("a.PDF", b"", "application/pdf"),
+        ("table.csv", b"", "text/csv"),
+        ("events.jsonl", b"", "application/x-ndjson"),
+        ("printed", b"%PDF-1.7", "application/pdf"),
+        ("notes", b"text", None),
+        ("picture.png", b"%PDF-1.7", None),
+    ],
+)
+def test_files_are_typed_by_name_or_begin(tmp_path: Path, name: str, content: bytes, media_type: str | None) -> None:
+    """The ending decides; without one, only what is surely a document is taken along."""
+    file = tmp_path / name
+    file.write_bytes(content)
+    assert media_type_of(file) == media_type
