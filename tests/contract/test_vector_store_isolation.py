@@ -1,6 +1,7 @@
 """Tenant A never sees tenant B: random documents, names, filters and questions, in every vector store."""
 
 import itertools
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from servicekit.adapters.lancedb.vector_store import open_vector_store as open_lancedb
 from servicekit.adapters.memory.embedder import DIMENSION
 from servicekit.adapters.memory.vector_store import MemoryVectorStore
+from servicekit.adapters.weaviate.vector_store import open_vector_store as open_weaviate
 from servicekit.ports.vector_store import VectorStore
 from servicekit.testing.conformance.vector_store_isolation import Probe, check_isolation, probes
 
@@ -41,3 +43,22 @@ async def lancedb(tmp_path: Path) -> AsyncIterator[VectorStore]:
 async def test_lancedb_keeps_tenants_apart(lancedb: VectorStore, probe: Probe) -> None:
     """Whatever is asked, the store on disk answers from the tenant's own."""
     await check_isolation(lancedb, probe, run=f"{next(_runs)}:")
+
+
+@pytest.fixture
+async def weaviate(real_weaviate: str) -> AsyncIterator[VectorStore]:
+    """A store on a real server, its collections its own."""
+    async with open_weaviate(f"{real_weaviate}&collection_prefix=Isolation{os.getpid()}") as store:
+        yield store
+        client = store._server.client
+        for name in await client.collections.list_all():
+            if name.startswith(store._server.prefix):
+                await client.collections.delete(name)
+
+
+@pytest.mark.servers
+@_few
+@given(probe=probes())
+async def test_weaviate_keeps_tenants_apart(weaviate: VectorStore, probe: Probe) -> None:
+    """Whatever is asked, the store on a real server answers from the tenant's own."""
+    await check_isolation(weaviate, probe, run=f"{next(_runs)}:")
