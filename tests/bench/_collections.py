@@ -11,7 +11,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 _DECLARATION = re.compile(r"<\?xml[^>]*\?>")
-_QRELS_COLUMNS = 4
+_CAPITAL_TAG = re.compile(r"</?[A-Z]+>")
+_BARE_AMPERSAND = re.compile(r"&(?![A-Za-z]+;|#\w+;)")
+_BEGIN = r"(?is)\s*(?:<\?xml[^>]*>)?\s*(?:<(?!doc>|top>)[a-z]\w*>\s*)?"
+_DOCUMENTS = re.compile(_BEGIN + "<doc>")
+_TOPICS = re.compile(_BEGIN + "<top>")
+_JUDGMENT = re.compile(r"^(\S+)[ \t]+\S+[ \t]+(\S+)[ \t]+(-?\d+)[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +46,29 @@ class Collection:
 
 
 def read_trec(folder: Path) -> Collection:
-    """Documents (`*.all*.xml`), topics (`*.qry*.xml`) and judgments (`*qrel*`) of a folder such as Cranfield's.
+    """A folder such as Cranfield's: files with `<doc>` elements, one with `<top>` elements, one with judgments.
 
-    Judgments name a query by its place among the topics from 1, whatever its number there: that of Cranfield's, whose
-    topic numbers leave gaps. Where all the topics' own numbers are judged, those count. Documents without text are
-    left out, as no index holds them; a judgment that names one stays, so that no system finds it.
+    Files are known by what they begin with. Judgments name a query by its place among the topics from 1, whatever its
+    number there: that of Cranfield's, whose topic numbers leave gaps. Where all the numbers judged are the topics' own,
+    those count. Documents without text are left out, as no index holds them; a judgment that names one stays, so that
+    no system finds it.
     """
+    sources = {path: path.read_text("utf-8", "replace") for path in sorted(folder.iterdir()) if path.is_file()}
     documents = tuple(
         CollectionDocument(_field(element, "docno"), _field(element, "title"), text)
-        for element in _elements(_one(folder, "*all*.xml"), "doc")
+        for source in _those(folder, sources, _DOCUMENTS, "documents, in <doc> elements")
+        for element in _elements(source, "doc")
         if (text := _field(element, "text") or _field(element, "title"))
     )
-    topics = [(_field(one, "num"), _field(one, "title")) for one in _elements(_one(folder, "*qry*.xml"), "top")]
+    topics = [
+        (_field(element, "num"), _field(element, "title"))
+        for source in _those(folder, sources, _TOPICS, "topics, in <top> elements")
+        for element in _elements(source, "top")
+    ]
     qrels: dict[str, dict[str, int]] = {}
-    for line in _one(folder, "*qrel*").read_text("utf-8").splitlines():
-        columns = line.split()
-        if len(columns) >= _QRELS_COLUMNS:
-            qrels.setdefault(columns[0], {})[columns[2]] = int(columns[3])
+    for source in _those(folder, sources, _JUDGMENT, "judgments, lines such as '1 0 184 1'"):
+        for query, document, grade in _JUDGMENT.findall(source):
+            qrels.setdefault(query, {})[document] = int(grade)
     own_numbers = {number for number, _ in topics} >= qrels.keys()
     queries = {number if own_numbers else str(place): text for place, (number, text) in enumerate(topics, start=1)}
     return Collection(folder.name, documents, {key: queries[key] for key in qrels if key in queries}, qrels)
@@ -90,18 +101,17 @@ def _readable(title: str) -> str:
     return title.replace("_", " ").strip()
 
 
-def _one(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise SystemExit(f"{folder} must hold one file named like {pattern!r}, found: {names}")
-    return found[0]
+def _those(folder: Path, sources: Mapping[Path, str], kind: re.Pattern[str], what: str) -> list[str]:
+    found = [source for source in sources.values() if kind.match(source)]
+    if not found:
+        raise SystemExit(f"{folder} holds no file with {what}; it holds {', '.join(one.name for one in sources)}")
+    return found
 
 
-def _elements(file: Path, tag: str) -> Iterator[ET.Element]:
-    """Elements of a file that may have no root, one root, or a declaration inside."""
-    source = _DECLARATION.sub("", file.read_text("utf-8"))
-    yield from ET.fromstring(f"<file>{source}</file>").iter(tag)
+def _elements(source: str, tag: str) -> Iterator[ET.Element]:
+    """Elements of a file that may have no root, tags in capitals, signs that XML wants escaped."""
+    inner = _CAPITAL_TAG.sub(lambda match: match.group().lower(), _DECLARATION.sub("", source))
+    yield from ET.fromstring(f"<file>{_BARE_AMPERSAND.sub('&amp;', inner)}</file>").iter(tag)
 
 
 def _field(element: ET.Element, tag: str) -> str:
