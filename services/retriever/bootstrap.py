@@ -41,6 +41,7 @@ from services.retriever.reembedding import MAX_EMBEDDED_TOKENS, Reembedder, chec
 from services.retriever.search_profiles import read_profiles
 from services.retriever.searching import Searcher
 from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
+from services.retriever.write_gate import WriteGate
 
 
 async def build(settings: Settings, stack: Stack) -> Service:
@@ -53,10 +54,10 @@ async def build(settings: Settings, stack: Stack) -> Service:
     )
     gate = SearchGate()
     searched = WatchedVectorStore(store, gate)
-    store, embedder = PacedVectorStore(store, gate), PacedEmbedder(embedder, gate)
+    hurried, store, embedder = embedder, PacedVectorStore(store, gate), PacedEmbedder(embedder, gate)
     previous = previous and PacedEmbedder(previous, gate)
     embedders = TenantEmbedders(store=store, current=embedder, previous=previous)
-    reembedder = _make_reembedder(settings, store, embedder, previous)
+    reembedder = _make_reembedder(settings, store, embedder, previous, hurried=hurried, gate=embedders.gate)
     states: StateStore = await stack.enter(
         "state_store", open_state_store(settings.state_store_url), ping=lambda opened: opened.ping()
     )
@@ -125,12 +126,25 @@ async def _open_embedders(settings: Settings, stack: Stack) -> tuple[Embedder, E
 
 
 def _make_reembedder(
-    settings: Settings, store: VectorStore, embedder: Embedder, previous: Embedder | None
+    settings: Settings,
+    store: VectorStore,
+    embedder: Embedder,
+    previous: Embedder | None,
+    *,
+    hurried: Embedder,
+    gate: WriteGate,
 ) -> Reembedder | None:
     if previous is None:
         return None
     check_window(embedder.model, previous=previous.model, chunk_tokens=MAX_EMBEDDED_TOKENS)
-    return Reembedder(store=store, current=embedder, previous=previous.model, share=settings.reembedding_share)
+    return Reembedder(
+        store=store,
+        current=embedder,
+        hurried=hurried,
+        previous=previous.model,
+        gate=gate,
+        share=settings.reembedding_share,
+    )
 
 
 def _key_option(file: Path | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from servicekit.errors import NotReady
 from servicekit.ports.embedder import Embedder
 from servicekit.ports.vector_store import DocumentReader
+from services.retriever.write_gate import WriteGate
 
 Result = TypeVar("Result")
 
@@ -24,6 +25,7 @@ class TenantEmbedders:
     """The embedder of new indexes, and the one whose indexes are being moved."""
 
     def __init__(self, *, store: DocumentReader, current: Embedder, previous: Embedder | None = None) -> None:
+        self.gate = WriteGate()
         self._store = store
         self._current = current
         self._known = {one.model.id: one for one in (current, previous) if one is not None}
@@ -33,6 +35,11 @@ class TenantEmbedders:
     def current(self) -> Embedder:
         """The embedder of new indexes, and in the end of all."""
         return self._current
+
+    async def write(self, tenant: str, work: Callable[[Embedder], Awaitable[Result]]) -> Result:
+        """As `run`, for work that writes documents: it waits while the tenant's index is being switched."""
+        async with self.gate.writing(tenant):
+            return await self.run(tenant, work)
 
     async def run(self, tenant: str, work: Callable[[Embedder], Awaitable[Result]]) -> Result:
         """Do `work` with the tenant's embedder; once more, if its index switched meanwhile to another known model.

@@ -134,6 +134,7 @@ class RetrieverEvents:
 
     async def _publish_result(self, tenant: str, result: IndexResult, report: IndexReport, operation_id: str) -> None:
         message = self._told(tenant, result, report.corpus_version)
+        message.embedding_model = report.embedding_model or self._embedding_model
         message.operation_id = operation_id
         message.duration_us = round(report.elapsed_s * 1e6)
         await self._publish(tenant, result, message, operation_id)

@@ -37,11 +37,12 @@ Step = Callable[[Work], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """Results in the order of the documents, the corpus version after them, and the time it took."""
+    """Results in the order of the documents, the corpus version after them, the time it took, the index's model."""
 
     results: tuple[IndexResult, ...]
     corpus_version: int
     elapsed_s: float
+    embedding_model: str = ""
 
 
 class Indexer:
@@ -96,11 +97,12 @@ class Indexer:
         self._in_hand += 1
         try:
             async with self._locked(tenant, [document.document_id for document in documents]):
-                work = await self._embedders.run(tenant, attempt)
+                work = await self._embedders.write(tenant, attempt)
         finally:
             self._in_hand -= 1
         results = tuple(item.result for item in work.items if item.result is not None)
-        return IndexReport(results, work.version, self._clock.monotonic_s() - started_s)
+        elapsed_s = self._clock.monotonic_s() - started_s
+        return IndexReport(results, work.version, elapsed_s, work.embedder.model.id)
 
     async def retract(self, tenant: str, document_id: str) -> tuple[StoredDocument, int]:
         """Hide a document from searches; returns it as it stands now and the corpus version after it.

@@ -2,7 +2,8 @@
 
 A background task of the service, as long as a previous embedder is configured. What it has done is in the store, so it
 goes on where a killed process stopped; several processes at it repeat each other's work and harm nothing. Searches and
-loads come first: it embeds a few texts at a time, behind every query, and rests in between.
+loads come first: it embeds a few texts at a time, behind every query, and rests in between; but for the last few, which
+it does without, and with writes held back for that moment, since a steady load would be ahead of it for ever.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from servicekit.ports.embedder import Embedder, EmbeddingModel, Vector
 from servicekit.ports.vector_store import IndexedChunk, VectorStore
 from servicekit.telemetry.metrics import counter, gauge
 from services.retriever.chunking import ChunkRules
-from services.retriever.preparing import MAX_CONTEXT_TOKENS, SPECIAL_TOKENS
+from services.retriever.preparing import MAX_CONTEXT_TOKENS, SPECIAL_TOKENS, search_text
+from services.retriever.write_gate import WriteGate
 
 # Read at once and written at once; what a kill costs.
 WRITE_CHUNKS = 256
@@ -25,9 +27,11 @@ WRITE_CHUNKS = 256
 EMBED_CHUNKS = 16
 # The longest text that is embedded: a chunk by `ChunkRules`, its title and headings, and the special tokens.
 MAX_EMBEDDED_TOKENS = ChunkRules().max_tokens + MAX_CONTEXT_TOKENS + SPECIAL_TOKENS
+# So often the switch is tried without holding writes back.
+FREE_ROUNDS = 2
 RESCAN_S = 60.0
 _FIRST_RETRY_S = 1.0
-_MAX_REST_S = 5.0
+_MAX_REST_S = 0.5
 
 REEMBEDDED = counter("reembedded", meaning="Chunks embedded anew for another model.", unit="chunks")
 TENANTS_LEFT = gauge("reembedding_tenants", meaning="Tenants whose index is still of the previous model.")
@@ -60,6 +64,8 @@ class Reembedder:
     Args:
         store: the indexes.
         current: the embedder of the new ones.
+        hurried: the same, giving way to nothing but queries, for the last few texts.
+        gate: holds writes back where they would be ahead for ever.
         previous: the model of those that are to be moved; others are left alone.
         share: how much of the time is worked, 0 to 1; the rest is rested.
         sleep: waits, in seconds.
@@ -71,11 +77,15 @@ class Reembedder:
         store: VectorStore,
         current: Embedder,
         previous: EmbeddingModel,
+        hurried: Embedder | None = None,
+        gate: WriteGate | None = None,
         share: float = 0.5,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._current = current
+        self._hurried = hurried or current
+        self._gate = gate or WriteGate()
         self._previous = previous
         self._share = share
         self._sleep = sleep
@@ -137,12 +147,9 @@ class Reembedder:
         self._running[tenant] = rebuild
         log.info("reembedding.started", tenant=tenant, model=model.id, chunks=rebuild.chunks_total)
         await self._store.begin_rebuild(tenant, model=model.id, dimension=model.dimension)
-        switched = False
-        while not switched:
-            await self._catch_up(rebuild)
-            switched = await self._store.finish_rebuild(tenant)
-            if not switched and (await self._store.describe(tenant)).model == model.id:
-                break  # another process has switched it
+        rounds = 0
+        while not await self._finished(rebuild, hold_writes=rounds >= FREE_ROUNDS):
+            rounds += 1
         log.info(
             "reembedding.switched",
             tenant=tenant,
@@ -152,12 +159,29 @@ class Reembedder:
             elapsed_s=round(time.monotonic() - started_s, 1),
         )
 
+    async def _finished(self, rebuild: _Rebuild, *, hold_writes: bool) -> bool:
+        """Catch up with the writes and switch, unless further ones came; another process may have switched, too."""
+        tenant = rebuild.tenant
+        await self._catch_up(rebuild)
+        if not hold_writes:
+            switched = await self._store.finish_rebuild(tenant)
+        else:
+            try:
+                async with self._gate.still(tenant):
+                    await self._catch_up(rebuild)
+                    switched = await self._store.finish_rebuild(tenant)
+            except TimeoutError:
+                log.warning("reembedding.writes_do_not_end", tenant=tenant)
+                return False
+        return switched or (await self._store.describe(tenant)).model == self._current.model.id
+
     async def _catch_up(self, rebuild: _Rebuild) -> None:
         """Embed and write until the new index lacks nothing."""
         while lacking := await self._store.chunks_to_rebuild(rebuild.tenant, limit=WRITE_CHUNKS):
             vectors: list[Vector] = []
+            last = len(lacking) < WRITE_CHUNKS
             for first in range(0, len(lacking), EMBED_CHUNKS):
-                vectors += await self._embed(rebuild, lacking[first : first + EMBED_CHUNKS])
+                vectors += await self._embed(rebuild, lacking[first : first + EMBED_CHUNKS], last=last)
             embedded = [replace(one, vector=vector) for one, vector in zip(lacking, vectors, strict=True)]
             await self._store.write_rebuilt(rebuild.tenant, embedded)
             rebuild.chunks_done += len(embedded)
@@ -165,18 +189,19 @@ class Reembedder:
             rebuild.chunks_total = max(rebuild.chunks_total, rebuild.chunks_done)
             REEMBEDDED.inc(len(embedded))
 
-    async def _embed(self, rebuild: _Rebuild, chunks: Sequence[IndexedChunk]) -> Sequence[Vector]:
-        """A few vectors, then the rest that is due for them."""
+    async def _embed(self, rebuild: _Rebuild, chunks: Sequence[IndexedChunk], *, last: bool) -> Sequence[Vector]:
+        """A few vectors, then the rest that is due for them, unless they are the last."""
         started_s = time.monotonic()
-        texts = [one.search_text for one in chunks]
-        vectors = await self._current.embed_documents(texts)
+        texts = await asyncio.to_thread(lambda: [search_text(one.chunk, self._current) for one in chunks])
+        vectors = await (self._hurried if last else self._current).embed_documents(texts)
         rebuild.cut += await asyncio.to_thread(self._count_cut, texts)
         worked_s = time.monotonic() - started_s
-        await self._sleep(min(worked_s * (1 / self._share - 1), _MAX_REST_S))
+        await self._sleep(0 if last else min(worked_s * (1 / self._share - 1), _MAX_REST_S))
         return vectors
 
     def _count_cut(self, texts: Sequence[str]) -> int:
-        return sum(self._current.tokenizer.count(text) > self._current.model.max_tokens for text in texts)
+        room = self._current.model.max_tokens - SPECIAL_TOKENS
+        return sum(self._current.tokenizer.count(text) > room for text in texts)
 
 
 def check_window(current: EmbeddingModel, *, previous: EmbeddingModel, chunk_tokens: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -51,9 +52,9 @@ class Retriever:
 
 @asynccontextmanager
 async def running_retriever(
-    folder: Path, *, embedder_url: str = "memory://", vector_store_url: str | None = None
+    folder: Path, *, embedder_url: str = "memory://", vector_store_url: str | None = None, **further: Any
 ) -> AsyncIterator[Retriever]:
-    """A retriever whose files lie in `folder`."""
+    """A retriever whose files lie in `folder`, with any further settings."""
     trust = Trust.create(folder)
     settings = Settings(
         port=0,
@@ -63,6 +64,7 @@ async def running_retriever(
         token_public_key_file=trust.public_key_file,
         drain_s=0,
         grace_s=1,
+        **further,
     )
     built: list[Service] = []
 
