@@ -7,6 +7,7 @@ import pytest
 from servicekit.domain.fusion import FusionMethod
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import SearchMode
+from services.retriever import search_profiles
 from services.retriever.search_profiles import SearchProfile, read_profiles
 from services.retriever.search_request import SearchRequest, plan_search
 
@@ -114,3 +115,11 @@ def test_a_file_that_is_not_there_is_told() -> None:
     """The path stands in the message."""
     with pytest.raises(InvalidRequest, match=r"/nowhere/profiles\.yaml"):
         read_profiles(Path("/nowhere/profiles.yaml"))
+
+
+def test_the_example_states_the_built_in_default() -> None:
+    """The file that operators copy is valid, and its `default` is what holds without it."""
+    profiles = read_profiles(Path(search_profiles.__file__).with_name("search_profiles.example.yaml"))
+    assert profiles.choose("default")[1] == SearchProfile()
+    assert profiles.choose("parts")[1].mode is SearchMode.SPARSE
+    assert profiles.choose("handbook")[1].neighbours == 1
