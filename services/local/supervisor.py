@@ -72,13 +72,13 @@ class LocalStack:
         if self._given_kafka is not None:
             await _reach_kafka(self._given_kafka)
         elif self._native is not None:
-            await self._start(await _native_command("broker", self._native))
+            await self._start(await native_command("broker", self._native))
             self.kafka = self._native.address
         else:
             await self._start(self._broker())
             self.kafka = self.layout.ports.address("kafka")
         if self._weaviate is not None:
-            await self._start(await _native_command("weaviate", self._weaviate))
+            await self._start(await native_command("weaviate", self._weaviate))
         await self._start(self._clickhouse())
         for service in _FIRST:
             await self._start(self._service(service))
@@ -169,8 +169,12 @@ async def run_stack(
                 await stack.stop()
 
 
-async def _native_command(name: str, native: NativeServer) -> Command:
-    """Raises StartFailed where it can be neither run nor installed."""
+async def native_command(name: str, native: NativeServer) -> Command:
+    """What runs a native server.
+
+    Raises:
+        StartFailed: it can be neither run nor installed here.
+    """
     try:
         argv = await asyncio.to_thread(native.prepare)
     except NotReady as exc:

@@ -24,11 +24,10 @@ from tests.chaos.ingest_callers import Callers
 from tests.chaos.ingest_documents import Act, Script, write_scripts
 from tests.chaos.ingest_events import Told, read_told
 from tests.chaos.ingest_killing import Killer
-from tests.chaos.ingest_stack import IngestStack, open_ingest_stack
+from tests.chaos.ingest_stack import IngestStack, Store, open_ingest_stack
 
 _DOCUMENTS = 8
 _CALL_S = 10.0
-_AIMS = (Aim.PREPARE, Aim.EMBED, Aim.WRITE, Aim.STORE_COMMIT, Aim.PUBLISH, Aim.COMMIT)
 _SEARCH_FAULTS = ("duplicate_chunks", "mixed_revisions", "missing_reads", "hidden_reads", "went_back", "version_fell")
 
 
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.ingest", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="how many (default: 5); one takes about 15 s")
     parser.add_argument("--seed", type=int, help="of the first run; the next has the next (default: drawn)")
-    parser.add_argument("--store-url", default="", help="vector store (default: LanceDB in the run's folder)")
+    parser.add_argument("--store", type=Store, choices=list(Store), default=Store.LANCEDB, help="(default: lancedb)")
     parser.add_argument(
         "--embedder-url", default="onnx://minilm?precision=int8&threads=1", help="(default: %(default)s)"
     )
@@ -94,9 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seeds = range(first, first + options.runs)
     with tempfile.TemporaryDirectory(prefix="binnacle-ingest-chaos-") as folder:
         report = asyncio.run(
-            _run_all(
-                options.keep or Path(folder), seeds, store_url=options.store_url, embedder_url=options.embedder_url
-            )
+            _run_all(options.keep or Path(folder), seeds, store=options.store, embedder_url=options.embedder_url)
         )
     for fault in report.faults:
         _say(f"FAULT {fault}")
@@ -105,12 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.faults else 0
 
 
-async def _run_all(folder: Path, seeds: range, *, store_url: str, embedder_url: str) -> Report:
+async def _run_all(folder: Path, seeds: range, *, store: Store, embedder_url: str) -> Report:
     report = Report()
-    _say(f"starting broker and retriever; their logs are in {folder / 'logs'}")
-    async with open_ingest_stack(folder, store_url=store_url, embedder_url=embedder_url, say=_say) as stack:
+    _say(f"starting the processes; their logs are in {folder / 'logs'}")
+    async with open_ingest_stack(folder, store=store, embedder_url=embedder_url, say=_say) as stack:
         # The first document waits for topics and for the group: no run is to begin with that.
-        first = Callers(stack.stub, write_scripts(seeds.start, documents=1, prefix="first"))
+        first = Callers(stack.stub, write_scripts(seeds.start, documents=1, prefix="first"), stack.files)
         await first.write_all()
         for seed in seeds:
             await _run(stack, seed, report)
@@ -120,10 +117,10 @@ async def _run_all(folder: Path, seeds: range, *, store_url: str, embedder_url: 
 
 
 async def _run(stack: IngestStack, seed: int, report: Report) -> None:
-    faults = plan(seed, aims=_AIMS)
+    faults = plan(seed, aims=tuple(Aim))
     told = ", ".join(f"{one.victim} at {one.at_s:.1f} s{f' {one.aim}' if one.aim else ''}" for one in faults)
     _say(f"seed {seed}: {told}")
-    callers = Callers(stack.stub, write_scripts(seed, documents=_DOCUMENTS))
+    callers = Callers(stack.stub, write_scripts(seed, documents=_DOCUMENTS), stack.files)
     killer = Killer(stack)
     async with asyncio.TaskGroup() as searching:
         searching.create_task(callers.search_on())

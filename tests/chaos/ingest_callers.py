@@ -7,6 +7,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
@@ -35,10 +36,11 @@ class NotSettled(Exception):  # noqa: N818  # says what happened
 
 @dataclass
 class Callers:
-    """The callers of one run, and what they saw."""
+    """The callers of one run, and what they saw; `files` is where the retriever may fetch from."""
 
     stub: RetrieverServiceStub
     scripts: Sequence[Script]
+    files: Path
     tally: Tally = field(default_factory=Tally)
     submitted: int = 0
     lost: list[str] = field(default_factory=list)
@@ -84,8 +86,7 @@ class Callers:
         match step.act:
             case Act.SUBMIT:
                 known.submitting(step.edition)
-                document = rpc.Document(document_id=document_id, content=text_of(document_id, step.edition).encode())
-                request = rpc.SubmitDocumentRequest(document=document)
+                request = rpc.SubmitDocumentRequest(document=self._document(document_id, step))
                 await self._insist(lambda: self.stub.SubmitDocument(request, timeout=_CALL_S))
                 self.submitted += 1
                 if step.await_it:
@@ -106,6 +107,14 @@ class Callers:
                     done_before=grpc.StatusCode.NOT_FOUND,
                 )
                 known.withdrawn()
+
+    def _document(self, document_id: str, step: Step) -> rpc.Document:
+        text = text_of(document_id, step.edition)
+        if not step.by_address:
+            return rpc.Document(document_id=document_id, content=text.encode())
+        file = self.files / f"{document_id}-{step.edition}.txt"
+        file.write_text(text, encoding="utf-8")
+        return rpc.Document(document_id=document_id, fetch_uri=file.as_uri(), media_type="text/plain")
 
     async def _insist(
         self, call: Callable[[], Awaitable[object]], *, done_before: grpc.StatusCode | None = None

@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 WORD = "soundings"
 _SENTENCES = (20, 60)
+_WAITING, _BY_ADDRESS = 0.4, 0.3
 _PLACES = ("bow", "stern", "galley", "foremast", "chartroom", "hold", "quarterdeck", "anchor locker")
 _FINDINGS = ("dry", "leaking slowly", "freshly painted", "in need of oil", "as it was", "sealed with pitch")
 
@@ -21,11 +22,15 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One act; `edition` is what is handed in, `await_it` whether to wait until searches find it before the next."""
+    """One act; `edition` is what is handed in, by content or `by_address`.
+
+    `await_it`: the next act waits until searches find it.
+    """
 
     act: Act
     edition: int = 0
     await_it: bool = False
+    by_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,15 @@ def write_scripts(seed: int, *, documents: int, prefix: str = "s") -> Sequence[S
 
 
 def _steps(rng: random.Random, number: int) -> tuple[Step, ...]:
-    first = tuple(Step(Act.SUBMIT, edition, await_it=rng.random() < 0.4) for edition in range(1, rng.randint(2, 4)))
+    first = tuple(
+        Step(Act.SUBMIT, edition, await_it=rng.random() < _WAITING, by_address=rng.random() < _BY_ADDRESS)
+        for edition in range(1, rng.randint(2, 4))
+    )
     withdrawn = {1: Act.RETRACT, 2: Act.DELETE}.get(number % 4)
     if withdrawn is None:
         return first
     last = first[-1]
-    steps = (*first[:-1], Step(last.act, last.edition, await_it=True), Step(withdrawn))
+    steps = (*first[:-1], replace(last, await_it=True), Step(withdrawn))
     return steps if rng.random() < 0.5 else (*steps, Step(Act.SUBMIT, last.edition + 1, await_it=True))
 
 

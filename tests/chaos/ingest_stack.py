@@ -1,4 +1,4 @@
-"""A retriever on the native Kafka, with proxies between them, and whatever vector store is asked for.
+"""A retriever on the native Kafka, with proxies between them, a guardrail, and the vector store that is asked for.
 
 Opened by `ingest.py`. Broker and retriever are supervised: what was killed is back soon, with the same data.
 """
@@ -11,15 +11,19 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
 from binnacle.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from servicekit.events.topics import DOCUMENT_INDEXED
 from servicekit.rpc.client import open_channel
-from services.local.layout import Layout, choose_ports, inherited_environment
+from servicekit.rpc.init_keys import TOKEN_PRIVATE_KEY
+from services.local.layout import Layout, Ports, choose_ports
 from services.local.native_kafka import Listener, NativeKafka
+from services.local.native_weaviate import on_ports
 from services.local.process import Command, SupervisedProcess
+from services.local.supervisor import native_command
 from tests.chaos.ingest_aims import Aim, Victim
 from tests.chaos.proxies import HOST, CommitWatch, ProduceWatch, Trap, open_proxy
 
@@ -27,21 +31,29 @@ _MAX_BACKOFF_S = 0.5
 _HTTP_OK = 200
 
 
+class Store(StrEnum):
+    """The vector stores that outlive a kill."""
+
+    LANCEDB = "lancedb"
+    WEAVIATE = "weaviate"
+
+
 @dataclass(frozen=True)
 class IngestStack:
-    """The running processes by name, the traps in the proxies, and a stub for callers."""
+    """The processes that may be killed, the traps in the proxies, a stub for callers, and a folder to fetch from."""
 
     processes: Mapping[Victim, SupervisedProcess]
     traps: Mapping[Aim, Trap]
     kafka: NativeKafka
     stub: RetrieverServiceStub
+    files: Path
 
 
 @asynccontextmanager
 async def open_ingest_stack(
-    folder: Path, *, store_url: str, embedder_url: str, say: Callable[[str], None]
+    folder: Path, *, store: Store, embedder_url: str, say: Callable[[str], None]
 ) -> AsyncIterator[IngestStack]:
-    """Broker and retriever, ready for documents."""
+    """Broker, guardrail and retriever, ready for documents."""
     ports = choose_ports({}, free=True)
     traps = {Aim.PUBLISH: Trap(), Aim.COMMIT: Trap()}
     async with AsyncExitStack() as opened:
@@ -55,32 +67,46 @@ async def open_ingest_stack(
         kafka = NativeKafka(
             folder / "kafka", ports["kafka"], ports["kafka.controller"], (Listener("WATCHED", inner, outer),)
         )
-        overrides = {"BINNACLE_RETRIEVER__EMBEDDER_URL": embedder_url, "BINNACLE_RETRIEVER__LOG_LEVEL": "debug"}
-        if store_url:
-            overrides["BINNACLE_RETRIEVER__VECTOR_STORE_URL"] = store_url
-        layout = Layout(folder, ports, overrides=overrides)
+        files = folder.resolve() / "files"
+        weaviate = on_ports(folder / "weaviate", ports.by_name) if store is Store.WEAVIATE else None
+        store_url = weaviate.url if weaviate else f"lancedb://{folder.resolve()}/lancedb"
+        layout = Layout(folder, ports, overrides=_overrides(folder, ports, files, store_url, embedder_url))
         api_key = layout.prepare()
-        broker = Command(
-            "broker",
-            await asyncio.to_thread(kafka.prepare),
-            inherited_environment(),
-            partial(asyncio.to_thread, kafka.answers),
-        )
-        processes = {Victim.BROKER: broker, Victim.RETRIEVER: _retriever(layout, bus=f"kafka://{HOST}:{outer}")}
-        supervised = {
-            name: await opened.enter_async_context(_supervised(one, layout, say)) for name, one in processes.items()
-        }
+        files.mkdir(exist_ok=True)
+        supervised: dict[Victim, SupervisedProcess] = {}
+        broker = await native_command("broker", kafka)
+        supervised[Victim.BROKER] = await opened.enter_async_context(_supervised(broker, layout, say))
+        if weaviate is not None:
+            command = await native_command("weaviate", weaviate)
+            await opened.enter_async_context(_supervised(command, layout, say))
+        guardrail = _service(layout, "guardrail", bus=f"kafka://{kafka.address}")
+        await opened.enter_async_context(_supervised(guardrail, layout, say))
+        # A static member is back without waiting for its predecessor's session.
+        retriever = _service(layout, "retriever", bus=f"kafka://{HOST}:{outer}?instance=chaos")
+        supervised[Victim.RETRIEVER] = await opened.enter_async_context(_supervised(retriever, layout, say))
         channel = await opened.enter_async_context(
             open_channel(ports.address("retriever"), audience="retriever", api_key=api_key)
         )
-        yield IngestStack(supervised, traps, kafka, RetrieverServiceStub(channel))
+        yield IngestStack(supervised, traps, kafka, RetrieverServiceStub(channel), files)
 
 
-def _retriever(layout: Layout, *, bus: str) -> Command:
-    # A static member is back without waiting for its predecessor's session.
-    env = layout.environment("retriever", event_bus_url=f"{bus}?instance=chaos")
-    port = layout.ports["retriever.metrics"]
-    return Command("retriever", [sys.executable, "-m", "services.retriever"], env, partial(_answers, port))
+def _overrides(folder: Path, ports: Ports, files: Path, store_url: str, embedder_url: str) -> Mapping[str, str]:
+    settings = {
+        "embedder_url": embedder_url,
+        "fetch_allowed_prefixes": files.as_uri(),
+        "guardrail_target": ports.address("guardrail"),
+        "ingest_guard": "flag",
+        "log_level": "debug",  # the steps are logged so; kills are aimed by them
+        "token_private_key_file": str(folder.resolve() / "secrets" / TOKEN_PRIVATE_KEY),
+        "vector_store_url": store_url,
+    }
+    return {f"BINNACLE_RETRIEVER__{name.upper()}": value for name, value in settings.items()}
+
+
+def _service(layout: Layout, name: str, *, bus: str) -> Command:
+    env = layout.environment(name, event_bus_url=bus)
+    port = layout.ports[f"{name}.metrics"]
+    return Command(name, [sys.executable, "-m", f"services.{name}"], env, partial(_answers, port))
 
 
 @asynccontextmanager
