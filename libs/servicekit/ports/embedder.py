@@ -1,6 +1,6 @@
 """The embedder: texts to unit vectors, and the tokenizer that bounds a chunk.
 
-Implemented by `adapters.onnx`; used by the retriever.
+Implemented by `adapters.onnx`, `adapters.tei`, `adapters.openai` and `adapters.memory`; used by the retriever.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ Vector = Sequence[float]
 class EmbeddingModel:
     """What made a vector; vectors of different models never share an index.
 
-    `revision` changes with anything that changes a vector: weights, precision, exporter.
-    `max_tokens` counts the special tokens; what is longer is cut.
+    `revision` changes with anything that changes a vector: weights, precision, exporter, pooling, prompts.
+    `max_tokens` counts the special tokens, and not the model's prompts; what is longer is cut.
     """
 
     name: str
@@ -30,7 +30,10 @@ class EmbeddingModel:
 
 
 class Tokenizer(Protocol):
-    """The embedder's own tokenizer, without special tokens. Safe to call from any thread; CPU-bound."""
+    """The embedder's own tokenizer, without special tokens. Safe to call from any thread.
+
+    CPU-bound, or a call to a server (BackendUnavailable, BackendTimeout): never on the event loop for a long text.
+    """
 
     def count(self, text: str) -> int:
         """Tokens of `text`, uncut."""
