@@ -148,14 +148,14 @@ def _make_reembedder(
 
 
 def _key_option(file: Path | None) -> dict[str, str]:
-    """The embedder's key, where one is given."""
+    """An embedder's or reranker's key, where one is given."""
     if file is None:
         return {}
     try:
         return {"api_key": file.read_text("utf-8").strip()}
     except OSError as error:
         raise InvalidRequest(
-            f"the embedder's key file {str(file)!r} cannot be read: {error.strerror}", field="embedder_api_key_file"
+            f"the key file {str(file)!r} cannot be read: {error.strerror}", field="api_key_file"
         ) from error
 
 
@@ -164,7 +164,10 @@ async def _open_reranker(settings: Settings, stack: Stack) -> Reranker | None:
     if settings.reranker_url == NO_RERANKER:
         return None
     reranker: Reranker = await stack.enter(
-        "reranker", open_reranker(settings.reranker_url), ping=lambda opened: opened.ping(), essential=False
+        "reranker",
+        open_reranker(settings.reranker_url, **_key_option(settings.reranker_api_key_file)),
+        ping=lambda opened: opened.ping(),
+        essential=False,
     )
     return reranker
 

@@ -38,8 +38,10 @@ class Settings(ServiceSettings):
     )
     state_store_url: str = Field(default="memory://", description="where operations are kept for a day")
     reranker_url: str = Field(
-        default="lexical://", description="the reranker of searches that ask for one; none: there is none"
+        default="lexical://",
+        description="the reranker of searches that ask for one: lexical://, tei://host:port or none",
     )
+    reranker_api_key_file: Path | None = Field(default=None, description="file with the reranker's key, where it asks")
     profiles_file: Path | None = Field(
         default=None, description="YAML with search profiles by name; unset: the built-in default alone"
     )

@@ -77,12 +77,13 @@ def _nearness(base: _Array, vectors: Sequence[Vector | None]) -> _Array:
 
 
 @asynccontextmanager
-async def open_reranker(url: str) -> AsyncIterator[LexicalReranker]:
-    """The reranker; the URL says nothing more.
+async def open_reranker(url: str, *, api_key: str | None = None) -> AsyncIterator[LexicalReranker]:
+    """The reranker; the URL says nothing more, and a key opens nothing.
 
     Raises:
         InvalidRequest: the URL does say more.
     """
+    del api_key
     if url != "lexical://":
         raise InvalidRequest(f"reranker_url must be lexical:// alone, got {url!r}", field="reranker_url")
     yield LexicalReranker()
