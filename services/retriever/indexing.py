@@ -29,6 +29,8 @@ from services.retriever.writing import GroupWriter
 
 # Texts, chunks and vectors of a document this large take hundreds of megabytes: one at a time.
 LARGE_BYTES = 2 * 1024 * 1024
+# Each of them may turn out to be large, and is held while it waits its turn.
+FETCHED_AT_ONCE = 8
 
 log = structlog.get_logger()
 
@@ -59,6 +61,7 @@ class Indexer:
         self._writer = GroupWriter(store, others_coming=lambda: self._in_hand > 1)
         self._in_hand = 0
         self._large = asyncio.Lock()
+        self._fetched = asyncio.Semaphore(FETCHED_AT_ONCE)
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def index(
@@ -89,9 +92,10 @@ class Indexer:
         async def attempt(embedder: Embedder) -> Work:
             items = tuple(Item(one, path.format(number)) for number, one in enumerate(documents))
             work = Work(tenant, items, self._clock.now(), embedder, place=place, progress=progress or NoProgress())
-            await self._fetch(work)
-            async with self._alone_if_large(work):
-                await self._run(work)
+            async with self._few_fetched(work):
+                await self._fetch(work)
+                async with self._alone_if_large(work):
+                    await self._run(work)
             return work
 
         self._in_hand += 1
@@ -154,6 +158,14 @@ class Indexer:
                 duplicate_of=item.duplicate_of,
                 language=item.language,
             )
+
+    @asynccontextmanager
+    async def _few_fetched(self, work: Work) -> AsyncIterator[None]:
+        if not any(item.document.fetch_uri for item in work.items):
+            yield
+            return
+        async with self._fetched:
+            yield
 
     @asynccontextmanager
     async def _alone_if_large(self, work: Work) -> AsyncIterator[None]:

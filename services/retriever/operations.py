@@ -17,7 +17,7 @@ from services.retriever.quality import Flag
 from services.retriever.results import IndexResult, Outcome
 
 KEEP_S = 24 * 3600.0
-# Progress is written this often at most, and a stage that is over sooner never is.
+# Counts are written this often at most; stages always are.
 TELL_EVERY_S = 0.5
 
 log = structlog.get_logger()
@@ -102,13 +102,11 @@ class OperationProgress:
     async def count(self, done: int, total: int) -> None:
         """So many chunks are embedded, of so many."""
         self._operation = replace(self._operation, chunks_done=done, chunks_total=total)
-        await self._tell()
+        if self._clock.monotonic_s() - self._told_s >= TELL_EVERY_S:
+            await self._tell()
 
     async def _tell(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if now_s - self._told_s < TELL_EVERY_S:
-            return
-        self._told_s = now_s
+        self._told_s = self._clock.monotonic_s()
         try:
             await self._put(self._operation)
         except BinnacleError as exc:

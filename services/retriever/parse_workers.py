@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -21,6 +22,8 @@ from services.retriever.parsing import MAX_TEXT_CHARS, Block, BlockKind, ParsedD
 # JSON writes a character of the text in at most six bytes, one beyond the basic plane in twelve.
 _MAX_ANSWER_BYTES = 12 * MAX_TEXT_CHARS
 _ATTEMPTS = 2
+# A process that has read so many is replaced: whatever its libraries left behind ends with it.
+_READ_BY_ONE = 200
 
 log = structlog.get_logger()
 
@@ -34,6 +37,7 @@ class ParseWorkers:
         self._timeout_s = timeout_s
         self._environment = dict(environment)
         self._idle: list[Process] = []
+        self._read: Counter[int] = Counter()
 
     async def read(self, content: bytes, *, media_type: str) -> ParsedDocument:
         """The document's text and blocks; see the port.
@@ -53,14 +57,14 @@ class ParseWorkers:
                 except (asyncio.IncompleteReadError, OSError, ValueError) as exc:
                     await _kill(worker)
                     log.warning("parse.worker_lost", media_type=media_type, error=repr(exc))
-                except InvalidRequest:
-                    self._idle.append(worker)
+                except InvalidRequest as exc:
+                    await self._put_back(worker, spent=exc.reason == "PARSE_LIMIT")
                     raise
                 except BaseException:
                     await _kill(worker)
                     raise
                 else:
-                    self._idle.append(worker)
+                    await self._put_back(worker, spent=False)
                     return document
         raise _limit(f"ends the process that reads it, which has {self._memory_mb} MB")
 
@@ -69,6 +73,15 @@ class ParseWorkers:
         idle, self._idle = self._idle, []
         for worker in idle:
             await _kill(worker)
+
+    async def _put_back(self, worker: Process, *, spent: bool) -> None:
+        """Have it read again, unless it has read enough, or went to its bounds."""
+        self._read[worker.pid] += 1
+        if spent or self._read[worker.pid] >= _READ_BY_ONE:
+            del self._read[worker.pid]
+            await _kill(worker)
+        else:
+            self._idle.append(worker)
 
     async def _take(self) -> Process:
         while self._idle:

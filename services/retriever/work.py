@@ -41,13 +41,20 @@ class Item:
 
     def refuse(self, error: InvalidRequest) -> None:
         """End its way here."""
-        self.result = refused(self.document, error)
+        self.result = refused(self.document, self._placed(error))
         self.draft = None
 
     def refuse_content(self, problem: str, *, reason: str) -> None:
         """End its way because of what it holds."""
         name = f"{self.path}.content"
         self.refuse(InvalidRequest(f"{name} {problem}", field=name, reason=reason))
+
+    def _placed(self, error: InvalidRequest) -> InvalidRequest:
+        """The error with the field as the request calls it: parsers and fetchers know no more than `document`."""
+        if not error.field.startswith(("document.", "fetch_uri")) or self.path == "document":
+            return error
+        field = f"{self.path}.{error.field.removeprefix('document.')}"
+        return InvalidRequest(error.message.replace(error.field, field, 1), field=field, reason=error.reason)
 
     def flag(self, flag: Flag) -> None:
         """Note what a check noticed, once."""

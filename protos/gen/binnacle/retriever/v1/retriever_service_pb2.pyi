@@ -241,12 +241,13 @@ class Document(_message.Message):
     title: _builtins.str
     """Shown with citations, at most 512 characters."""
     media_type: _builtins.str
-    """`text/plain` (default), `text/markdown`, `text/html`, `text/csv`, `application/x-ndjson` (a JSON value a line),
-    `application/pdf` or `application/vnd.openxmlformats-officedocument.wordprocessingml.document`.
+    """`text/plain`, `text/markdown`, `text/html`, `text/csv`, `application/x-ndjson` (a JSON value a line),
+    `application/pdf` or `application/vnd.openxmlformats-officedocument.wordprocessingml.document`; text may name its
+    `charset`. Empty: recognised by what the content begins with and how the address or source ends, else plain text.
     """
     content: _builtins.bytes
-    """The bytes, 1 byte to 1 MiB; text is UTF-8, not blank, no binary; HTML nested at most 500 deep. Required, unless
-    `fetch_uri` is given.
+    """The bytes, 1 byte to 1 MiB; text is UTF-8 unless a byte-order mark, the media type or HTML itself says otherwise,
+    not blank, no binary; HTML nested at most 500 deep. Required, unless `fetch_uri` is given.
     """
     source_uri: _builtins.str
     """Where it came from, at most 2,048 characters. Recorded as given, also with every answer that cites it: no

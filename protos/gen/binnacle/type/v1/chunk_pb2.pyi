@@ -168,7 +168,8 @@ class Chunk(_message.Message):
     @_builtins.property
     def span(self) -> _text_pb2.Span:
         """Where the chunk stands in the document's text: for plain text and Markdown the decoded source itself (without a
-        byte-order mark), for HTML the text that it shows.
+        byte-order mark), for HTML, PDF and Word the text that they show, for CSV and JSON lines the records as they are
+        written out. Of a chunk that the guardrail redacted, the place of what it was made from.
         """
 
     @_builtins.property
