@@ -147,3 +147,59 @@ async def test_a_killed_writer_leaves_whole_revisions(tmp_path: Path, kill_after
         assert (await store.describe("acme")).version >= acknowledged
         await put(store, "acme", [make_revision("swap", ["the end"], revision=10_000)])
         assert [hit.chunk.text for hit in (await store.search("acme", _search("end"))).chunks] == ["the end"]
+
+
+_REBUILDER = """
+import asyncio, sys
+from dataclasses import replace
+from servicekit.adapters.lancedb.vector_store import open_vector_store
+from servicekit.testing.documents import NOON, make_revision
+
+async def rebuild(url: str) -> None:
+    async with open_vector_store(url) as store:
+        texts = [f"star number {part}" for part in range(5)]
+        await store.replace_documents("acme", [make_revision("stars", texts)], model="model-0")
+        for number in range(1, 10_000):
+            await store.begin_rebuild("acme", model=f"model-{number}", dimension=64)
+            while lacking := await store.chunks_to_rebuild("acme", limit=3):
+                await store.write_rebuilt("acme", [replace(one, vector=[float(number)] * 64) for one in lacking])
+            assert await store.finish_rebuild("acme")
+            late = make_revision("late", [f"retracted {number}"], revision=number)
+            await store.replace_documents("acme", [late], model=f"model-{number}")
+            await store.retract_document("acme", "late", retract_time=NOON)
+            print(number, flush=True)
+
+asyncio.run(rebuild(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("kill_after", [1, 4])
+async def test_a_killed_rebuild_leaves_one_whole_index(tmp_path: Path, kill_after: int) -> None:
+    """After kill -9 amid rebuilds and retractions one model's index is whole, and records and searches agree."""
+    url = f"lancedb://{tmp_path}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _REBUILDER, url, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    acknowledged = 0
+    while acknowledged < kill_after:
+        acknowledged = int(await process.stdout.readline())
+    await asyncio.sleep(0.05 * kill_after)  # somewhere in the next round
+    process.kill()
+    acknowledged = max([acknowledged, *map(int, (await process.stdout.read()).split())])
+    await process.wait()
+    async with open_vector_store(url) as store:
+        state = await store.describe("acme")
+        assert int(state.model.removeprefix("model-")) >= acknowledged
+        hits = await store.search("acme", SearchQuery(SearchMode.DENSE, "", [1.0] * 64, 50, state.model))
+        found = [hit.chunk.document_id for hit in hits.chunks]
+        assert found.count("stars") == 5
+        late = (await store.get_documents("acme", ["late"]))["late"]
+        shown = [hit.chunk.revision for hit in hits.chunks if hit.chunk.document_id == "late"]
+        # Only a newer revision, which was about to be recorded, may be found of what is retracted.
+        assert late.retract_time is None or all(revision > late.revision for revision in shown)
+        await store.begin_rebuild("acme", model="last", dimension=64)
+        while lacking := await store.chunks_to_rebuild("acme", limit=3):
+            await store.write_rebuilt("acme", [replace(one, vector=[1.0] * 64) for one in lacking])
+        assert await store.finish_rebuild("acme")
+        assert (await store.describe("acme")).model == "last"
