@@ -12,7 +12,7 @@ from servicekit.events.topics import INTERACTION_COMPLETED, TOPICS
 from tests.chaos.stack import ChaosStack
 
 _GROUP = "analytics"
-_SETTLED_WITHIN_S = 120.0
+_SETTLED_WITHIN_S = 600.0  # on a crowded machine the broker alone can take minutes to recover
 _POLL_S = 0.5
 _ANSWER_S = 2.0
 
