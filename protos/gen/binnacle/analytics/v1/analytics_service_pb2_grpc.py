@@ -95,7 +95,9 @@ class AnalyticsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListAffectedAnswers(self, request, context):
-        """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics.
+        """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics. As complete
+        as what is stored: an answer appears about two seconds after it was given, and one that was under way while its
+        document was retracted may still cite it; ask again a minute later, and GetCompleteness whether all is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,10 @@ class AnalyticsServiceStub:
     GetCompleteness: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.GetCompletenessRequest, _analytics_service_pb2.GetCompletenessResponse]
     """What was accepted, stored, doubled and missing. Scope: analytics."""
     ListAffectedAnswers: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.ListAffectedAnswersRequest, _analytics_service_pb2.ListAffectedAnswersResponse]
-    """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics."""
+    """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics. As complete
+    as what is stored: an answer appears about two seconds after it was given, and one that was under way while its
+    document was retracted may still cite it; ask again a minute later, and GetCompleteness whether all is stored.
+    """
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads what the topics left in ClickHouse. The tenant is the credential's; scope admin sees all tenants."""
@@ -68,6 +71,9 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_service_pb2.ListAffectedAnswersRequest,
         context: _aio.ServicerContext[_analytics_service_pb2.ListAffectedAnswersRequest, _abc.Awaitable[_analytics_service_pb2.ListAffectedAnswersResponse]],
     ) -> _abc.Awaitable[_analytics_service_pb2.ListAffectedAnswersResponse]:
-        """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics."""
+        """The answers that a document went into, newest first: whom to tell after a retraction. Scope: analytics. As complete
+        as what is stored: an answer appears about two seconds after it was given, and one that was under way while its
+        document was retracted may still cite it; ask again a minute later, and GetCompleteness whether all is stored.
+        """
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...
