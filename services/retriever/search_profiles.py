@@ -26,17 +26,18 @@ ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 class SearchProfile(BaseModel):
     """One profile. Its defaults are those of the profile `default`, as measured on several collections.
 
-    nDCG@10 (`tests.bench.retrieval_quality`; all-MiniLM-L6-v2 in int8, chunks of 220 tokens behind title and headings):
+    nDCG@10, all-MiniLM-L6-v2 in int8, chunks of 220 tokens behind title and headings. Through the service on LanceDB
+    (`tests.bench.retrieval_quality`), and, in the last three columns, for fusions of the same rankings:
 
-    | collection                        | dense | sparse | hybrid .45 | hybrid .5 | by ranks | reranked |
-    |-----------------------------------|-------|--------|------------|-----------|----------|----------|
-    | Cranfield, abstracts              | .4074 | .3837  | .4342      | .4349     | .4354    | .4452    |
-    | HaluEval, questions on paragraphs | .9520 | .9902  | .9920      | .9906     | .9787    | .9920    |
-    | MTRAG, last turns on passages     | .8648 | .8549  | .8973      | .8938     | .8903    | .8952    |
+    | collection                       | dense | sparse | hybrid | reranked | weight .4 | weight .5 | by ranks |
+    |----------------------------------|-------|--------|--------|----------|-----------|-----------|----------|
+    | Cranfield, abstracts             | .4074 | .3848  | .4360  | .4409    | .4307     | .4349     | .4354    |
+    | MTRAG, last turns on passages    | .8648 | .8616  | .8981  | .9017    | .8932     | .8938     | .8903    |
+    | HaluEval, questions (not served) | .9520 | .9902  | .9920  | .9920    | .9923     | .9906     | .9787    |
 
-    (The last three columns at a weight of .5.) Relative score is better than either mode everywhere; reciprocal ranks
-    lose where one mode is far ahead. Weights of .4 to .55 are alike but there, where a smaller one is safer. Reranking
-    gains a little more, and is off because it costs a few milliseconds.
+    Relative score is better than either mode everywhere; reciprocal ranks lose where one mode is far ahead. Weights of
+    .4 to .55 are alike but there, where a smaller one is safer. Reranking gains a little more, and is off because it
+    costs a few milliseconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
