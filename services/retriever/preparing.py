@@ -149,14 +149,14 @@ class Preparer:
 
     def _check_text(self, item: Item, parsed: ParsedDocument, media_type: str) -> None:
         checks = self._checks
-        # Rows repeat by their nature.
+        # Rows repeat by their nature, and are of names and numbers more than of a language.
         tabular = media_type in {CSV, JSON_LINES}
         if checks.boilerplate is not Decision.OFF and not tabular and (why := find_boilerplate(parsed)):
             item.flag(Flag.BOILERPLATE)
             if checks.boilerplate is Decision.REFUSE:
                 item.refuse_content(f"is mostly boilerplate, {why}: hand in the text alone", reason="BOILERPLATE")
                 return
-        if checks.language is Decision.OFF:
+        if checks.language is Decision.OFF or tabular:
             return
         item.language = find_language(parsed.text)
         if not checks.expected_languages or item.language in {"", *checks.expected_languages}:

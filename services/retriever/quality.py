@@ -21,6 +21,7 @@ _MIN_LINK_CHARS, _MAX_LINK_SHARE = 400, 0.75
 _LANGUAGE_SAMPLE_CHARS = 3_000
 # Below so many letters the identifier guesses; ideographs say more each.
 _MIN_LETTERS, _MIN_IDEOGRAPHS = 120, 40
+_CODE_CHARS = 2
 _WORD = re.compile(r"\w+")
 _IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
@@ -73,7 +74,8 @@ def find_language(text: str) -> str:
     if letters < _MIN_LETTERS and len(_IDEOGRAPH.findall(sample)) < _MIN_IDEOGRAPHS:
         return ""
     language: str = _identify()(sample)[0]
-    return language
+    # Longer codes are of rare languages, for which code and names are easily taken, and `zxx` is of none.
+    return language if len(language) == _CODE_CHARS else ""
 
 
 def shingles(texts: Iterable[str]) -> frozenset[tuple[str, ...]]:
