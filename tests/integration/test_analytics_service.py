@@ -215,7 +215,42 @@ _BAD: tuple[tuple[str, Message, str], ...] = (
     ("GetUsage", pb.GetUsageRequest(group_by=[77]), "group_by[0]"),
     ("GetUsage", pb.GetUsageRequest(start_time=Timestamp(seconds=1)), "start_time"),
     ("GetCompleteness", pb.GetCompletenessRequest(topic="no.such.topic"), "topic"),
+    ("ListAffectedAnswers", pb.ListAffectedAnswersRequest(), "document_id"),
+    ("ListAffectedAnswers", pb.ListAffectedAnswersRequest(document_id="d" * 300), "document_id"),
+    ("ListAffectedAnswers", pb.ListAffectedAnswersRequest(document_id="d", revision=-1), "revision"),
+    ("ListAffectedAnswers", pb.ListAffectedAnswersRequest(document_id="d", page_size=501), "page_size"),
+    ("ListAffectedAnswers", pb.ListAffectedAnswersRequest(document_id="d", page_token="rubbish"), "page_token"),
+    (
+        "ListAffectedAnswers",
+        pb.ListAffectedAnswersRequest(document_id="d", start_time=_at(0), end_time=_at(5)),
+        "start_time",
+    ),
 )
+
+
+async def test_affected_answers_are_the_tenants_own(front: FrontProcess, tmp_path: Path) -> None:
+    """An id of a document is its tenant's: nobody else is told of answers with it, an admin of another neither."""
+    everything = pb.ListAffectedAnswersRequest(
+        document_id="d", include_uncited=True, page_size=2, start_time=Timestamp(seconds=-(10**10)),
+        end_time=Timestamp(seconds=10**11),
+    )  # fmt: skip
+    async with _stack(front, tmp_path) as (stub, bus):
+        await _publish_interactions(bus, tenant="affected", count=3)
+        with caller(tenant="affected", scopes={"analytics"}):
+            await _listed(stub, 3)
+            first = await stub.ListAffectedAnswers(everything)
+            assert [one.request_id for one in first.answers] == ["affected-1", "affected-2"]
+            assert (first.total, first.answers[0].cited) == (3, False)
+            everything.page_token = first.next_page_token
+            second = await stub.ListAffectedAnswers(everything)
+            assert [one.request_id for one in second.answers] == ["affected-3"]
+            assert (second.total, second.next_page_token) == (3, "")
+            cited = await stub.ListAffectedAnswers(pb.ListAffectedAnswersRequest(document_id="d"))
+            assert (cited.total, list(cited.answers)) == (0, [])
+        everything.page_token = ""
+        for scopes in ({"analytics"}, {"admin", "analytics"}):
+            with caller(tenant="other", scopes=scopes):
+                assert (await stub.ListAffectedAnswers(everything)).total == 0
 
 
 async def test_bad_requests_name_field_value_and_fix(front: FrontProcess, tmp_path: Path) -> None:
