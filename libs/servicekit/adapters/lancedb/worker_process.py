@@ -104,6 +104,6 @@ class WorkerProcess:
                 self._folder,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **_FEW_THREADS},
+                env={**os.environ, **_ENVIRONMENT},
             )
         return self._process
