@@ -4,6 +4,7 @@ Used by `supervisor.py` (`make up STORE=weaviate`), by `servers.py` (`make serve
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,8 @@ from servicekit.errors import NotReady
 
 VERSION = "v1.39.0"
 FOLDER = Path(__file__).parents[2] / ".tools" / "weaviate"
+# From this one on, a Go fetches the newer Go that a module asks for.
+LEAST_GO = (1, 21)
 PORT_NAMES = ("weaviate", "weaviate.grpc", "weaviate.gossip", "weaviate.data", "weaviate.raft")
 _PACKAGE = f"github.com/weaviate/weaviate/cmd/weaviate-server@{VERSION}"
 _BINARY, _MARK = "weaviate-server", "version"
@@ -36,20 +39,23 @@ def is_installed() -> bool:
 
 def obstacle() -> str:
     """Why no Weaviate can be run here; empty if one can, though it may have to be built first (3 minutes)."""
-    return "" if is_installed() or shutil.which("go") else _missing("Go is not on the path").message
+    try:
+        if not is_installed():
+            _find_go()
+    except NotReady as exc:
+        return exc.message
+    return ""
 
 
 def install_weaviate() -> Path:
     """The server's program; built by Go unless it is kept (186 MB, once, about 3 minutes).
 
     Raises:
-        NotReady: Go is missing or fails; the message ends with what it said.
+        NotReady: Go is missing, too old, or fails; the message ends with what it said.
     """
     if is_installed():
         return FOLDER / _BINARY
-    go = shutil.which("go")
-    if go is None:
-        raise _missing("Go is not on the path")
+    go = _find_go()
     FOLDER.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as built:
         _build(go, built)
@@ -57,6 +63,22 @@ def install_weaviate() -> Path:
         shutil.rmtree(FOLDER, ignore_errors=True)
         shutil.copytree(built, FOLDER)
     return FOLDER / _BINARY
+
+
+def _find_go() -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise _missing("Go is not on the path")
+    try:
+        done = subprocess.run(  # go of the path
+            [go, "env", "GOVERSION"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise _missing(f"{go} does not run ({exc})") from exc
+    found = re.match(r"go(\d+)\.(\d+)", done.stdout)
+    if found is None or (int(found[1]), int(found[2])) < LEAST_GO:
+        raise _missing(f"{go} is {done.stdout.strip() or 'of an unknown version'}, too old to build Weaviate")
+    return go
 
 
 def _build(go: str, folder: str) -> None:
@@ -88,7 +110,8 @@ def _build(go: str, folder: str) -> None:
 
 def _missing(what: str) -> NotReady:
     return NotReady(
-        f"{what}: install Go 1.26 or newer (an older one fetches it), or run `docker compose up weaviate`",
+        f"{what}: install Go {LEAST_GO[0]}.{LEAST_GO[1]} or newer (it fetches the one that Weaviate asks for), or run "
+        "`docker compose up weaviate`",
         reason="WEAVIATE_NOT_INSTALLED",
     )
 

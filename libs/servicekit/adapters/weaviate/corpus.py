@@ -28,6 +28,7 @@ from servicekit.ports.vector_store import DocumentRevision
 # How long dead chunks stay, for searches that began before they died; longer than any search may take.
 GRACE_S = 10.0
 _FRESH_S = 0.5
+_ABORTED_KEPT = 20
 _DOCUMENT_KEY = property_name("_document_id", FieldKind.TEXT)
 
 log = structlog.get_logger(__name__)
@@ -89,8 +90,13 @@ class Corpus:
             old = await self.records([revision.document.document_id for revision in revisions])
             properties = [schema.field_property(name, kind) for name, kind in fields.items()]
             collection = await self.server.ensure_chunks(model, properties)
-            await self._ensure_tenant(collection)
+            await self._ensure_tenants(collection)
+            if not now.model:  # what a first write that was killed has left
+                await self.server.delete(
+                    self.server.of(collection, self.name), Weaviate.by_property("born").greater_than(0)
+                )
             version = now.next_version
+            self.unsettled = True
             await self.server.insert(
                 self.server.of(collection, self.name), [schema.chunk_object(one, born=version) for one in new]
             )
@@ -144,53 +150,49 @@ class Corpus:
 
     @asynccontextmanager
     async def to_write(self) -> AsyncIterator[CorpusSnapshot]:
-        """The lock, and a snapshot to begin from, with nothing of a failed commit left over.
-
-        A block that raises leaves the next one to look for what it put in.
-        """
+        """The lock, and a snapshot to begin from, with nothing of a failed commit left over."""
         async with self.writing:
             if self.unsettled or not self._writes_here or self.snapshot.journal:
                 await self._settle()
-            self.unsettled = True
-            before = self.snapshot
-            try:
-                yield before
-            finally:
-                # What failed before anything was put in leaves nothing to look for, but this is not known here.
-                self.unsettled = self.snapshot is before
+            yield self.snapshot
 
     async def _settle(self) -> None:
-        """Begin anew from the newest state: what no commit made visible goes, what the journal says is done."""
+        """Begin anew from the newest state: what no commit made visible goes, what the journal says is done.
+
+        Some of a failed commit may still be on its way to the server: its version never comes to be, and a state
+        above it is written at once, so that its own state, should it arrive, is never the newest.
+        """
         now = await self._load()
-        if now.version or self.unsettled:
-            left = await self._take_uncommitted(now)
-            if left or self.unsettled:
-                # Some may still be on its way to the server: its version never comes to be.
-                now = replace(now, aborted=(*now.aborted, now.next_version))
-        self.snapshot, self._writes_here = now, True
-        if now.version:
-            await self._ensure_tenant(chunks_collection(self.server.prefix, now.model))
-            await self._flush()
+        await self._ensure_tenants(chunks_collection(self.server.prefix, now.model) if now.model else "")
+        left = await self._take_uncommitted(now)
+        if left or self.unsettled:
+            now = replace(now, aborted=(*now.aborted, now.next_version)[-_ABORTED_KEPT:])
+            await self.commit_state(replace(now, version=now.next_version))
+        else:
+            self.snapshot = now
+        self._writes_here = True
+        await self._flush()
 
     async def _take_uncommitted(self, now: CorpusSnapshot) -> int:
-        born = Weaviate.by_property("born")
-        doubtful = Weaviate.any_of([born.greater_than(now.version), *(born.equal(one) for one in now.aborted)])
         if not now.model:
             return 0
+        born = Weaviate.by_property("born")
+        doubtful = Weaviate.any_of([born.greater_than(now.version), *(born.equal(one) for one in now.aborted)])
         return await self.server.delete(
             self.server.of(chunks_collection(self.server.prefix, now.model), self.name), doubtful
         )
 
-    async def _ensure_tenant(self, collection: str) -> None:
-        for one in (collection, self.server.archive, self.server.documents):
+    async def _ensure_tenants(self, collection: str) -> None:
+        for one in filter(None, (collection, self.server.archive, self.server.documents)):
             await self.server.ensure_tenant(one, self.name)
 
     async def commit_state(self, follower: CorpusSnapshot) -> None:
         """Write a snapshot: the instant from which on every search sees it."""
+        self.unsettled = True
         properties = {"tenant": self.name, "version": follower.version, "body": follower.to_json()}
         state = DataObject(properties=properties, uuid=object_id("state", self.name, follower.version))
         await self.server.insert(self.server.client.collections.use(self.server.states), [state])
-        self.snapshot = follower
+        self.snapshot, self.unsettled = follower, False
 
     async def _commit(self, follower: CorpusSnapshot) -> None:
         await self.commit_state(follower)
@@ -230,7 +232,6 @@ class Corpus:
     async def _take_dead(self, over_s: float) -> None:
         if self.unsettled or self.snapshot.journal:
             await self._settle()
-            self.unsettled = False
         now = self.snapshot
         over = {document_id: death for document_id, death in now.dead.items() if death.since_s < over_s}
         models = [now.model, *(now.building[:1] if now.building else ())]

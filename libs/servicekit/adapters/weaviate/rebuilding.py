@@ -29,10 +29,14 @@ async def begin_rebuild(corpus: Corpus, *, model: str, dimension: int) -> None:
         dropped = dict(now.dropped)
         if now.building is not None and now.building[0] not in (model, now.model):
             dropped[chunks_collection(corpus.server.prefix, now.building[0])] = time.time()
-        if model != now.model:
+        if now.model and model != now.model:
             await corpus.server.drop_tenant(name, corpus.name)  # what an earlier attempt left
             await corpus.server.ensure_tenant(name, corpus.name)
+        else:
+            await corpus.server.ensure_tenant(name, corpus.name)
         dropped.pop(name, None)
+        if not now.model:  # nothing was ever written: there is nothing to build, the model is pinned
+            now = replace(now, model=model, dimension=dimension)  # noqa: PLW2901  # the snapshot that is followed
         await corpus.commit_state(replace(now, version=now.next_version, building=(model, dimension), dropped=dropped))
 
 

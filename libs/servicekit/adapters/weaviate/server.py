@@ -20,7 +20,9 @@ from servicekit.adapters.weaviate.faults import bounded
 from servicekit.adapters.weaviate.naming import chunks_collection
 from servicekit.errors import BackendUnavailable
 
-BATCH_OBJECTS = 500
+# Small, so that searches get their turn between them; writes of more than a few objects take turns among themselves.
+BATCH_OBJECTS = 100
+_FEW_OBJECTS = 25
 PAGE_OBJECTS = 500
 _MOST_OBJECTS = 10_000  # Weaviate's own limit of one answer
 
@@ -36,6 +38,7 @@ class WeaviateServer:
         self.write_s = write_s
         self._known: dict[str, set[str]] = {}  # properties by collection
         self._tenants: set[tuple[str, str]] = set()
+        self._handles: dict[tuple[str, str], Any] = {}
         self._changing = asyncio.Lock()
         self._bulk = asyncio.Lock()
 
@@ -84,20 +87,23 @@ class WeaviateServer:
             await self.client.collections.use(collection).tenants.remove([tenant])
 
     def of(self, collection: str, tenant: str) -> Any:
-        """A tenant's objects in a collection."""
-        return self.client.collections.use(collection).with_tenant(tenant)
+        """A tenant's objects in a collection; making the client's object for it takes longer than a small search."""
+        key = (collection, tenant)
+        if key not in self._handles:
+            self._handles[key] = self.client.collections.use(collection).with_tenant(tenant)
+        return self._handles[key]
 
     async def insert(self, target: Any, objects: Sequence[DataObject[Any, Any]]) -> None:
-        """Put objects in, over those with the same identifiers; several batches one store at a time.
+        """Put objects in, over those with the same identifiers; of bulk writes, one batch at a time.
 
         Raises:
             BackendUnavailable: some are not in; the others may be.
         """
-        if len(objects) <= BATCH_OBJECTS:
+        if len(objects) <= _FEW_OBJECTS:
             await self._insert_batch(target, objects)
             return
-        async with self._bulk:
-            for start in range(0, len(objects), BATCH_OBJECTS):
+        for start in range(0, len(objects), BATCH_OBJECTS):
+            async with self._bulk:
                 await self._insert_batch(target, objects[start : start + BATCH_OBJECTS])
 
     async def _insert_batch(self, target: Any, objects: Sequence[DataObject[Any, Any]]) -> None:

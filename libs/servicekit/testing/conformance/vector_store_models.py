@@ -180,3 +180,11 @@ class ModelConformance(WithLibrary):
         hits = await library.search("acme", new_query("the earth turns"))
         assert hits.chunks[0].chunk.text == "the earth turns"
         assert hits.chunks[0].score == pytest.approx(1.0, abs=1e-3)
+
+    async def test_a_rebuild_of_nothing(self, store: VectorStore) -> None:
+        """A tenant that never wrote, or has the model already, needs no vectors to be switched."""
+        await store.begin_rebuild("fresh", model=NEW_MODEL, dimension=NEW_DIMENSION)
+        assert list(await store.chunks_to_rebuild("fresh", limit=5)) == []
+        assert await store.finish_rebuild("fresh")
+        assert (await store.describe("fresh")).model == NEW_MODEL
+        assert (await store.search("fresh", new_query("anything"))).chunks == ()
