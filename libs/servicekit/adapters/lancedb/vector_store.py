@@ -70,7 +70,10 @@ class LanceVectorStore:
     async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> int:
         """Make these the current revisions, all at one instant; waits a while where the index is far behind."""
         with _translated():
-            tables = await self._tables(tenant) or await self._made(tenant, revisions, model=model)
+            tables = await self._tables(tenant)
+            if tables is None:
+                vectors = (indexed.vector for revision in revisions for indexed in revision.chunks)
+                tables = await self._made(tenant, model=model, dimension=len(next(vectors, ())))
             await self._maintenance.wait_for_room(tables)
             version = await tables.replace(revisions, model=model)
             self._maintenance.note_write(tables, rows=sum(len(one.chunks) for one in revisions))
@@ -120,11 +123,10 @@ class LanceVectorStore:
             return await self._catalog.tenants()
 
     async def begin_rebuild(self, tenant: str, *, model: str, dimension: int) -> None:
-        """Have an index of this model beside; a tenant that never wrote has nothing to build."""
+        """Have an index of this model beside."""
         with _translated():
-            tables = await self._tables(tenant)
-            if tables is not None:
-                await rebuild.begin(tables, model=model, dimension=dimension)
+            tables = await self._tables(tenant) or await self._made(tenant, model=model, dimension=dimension)
+            await rebuild.begin(tables, model=model, dimension=dimension)
 
     async def chunks_to_rebuild(self, tenant: str, *, limit: int) -> Sequence[IndexedChunk]:
         """Chunks that the index beside does not hold yet."""
@@ -159,12 +161,10 @@ class LanceVectorStore:
                     self._tenants[tenant] = tables
         return tables
 
-    async def _made(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> TenantTables:
-        vectors = (indexed.vector for revision in revisions for indexed in revision.chunks)
+    async def _made(self, tenant: str, *, model: str, dimension: int) -> TenantTables:
         async with self._opening:
             tables = self._tenants.get(tenant)
             if tables is None:
-                dimension = len(next(vectors, ()))
                 tables = await make_tables(self._connection, self._catalog, tenant, model=model, dimension=dimension)
                 self._tenants[tenant] = tables
             return tables
