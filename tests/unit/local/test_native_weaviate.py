@@ -24,7 +24,7 @@ def test_a_go_that_cannot_build_it_is_named(
     """The message says which Go was found and what to install; one that fetches newer ones is enough."""
     go = _fake_go(tmp_path, version)
     monkeypatch.setattr(native_weaviate, "FOLDER", tmp_path / "kept")
-    monkeypatch.setattr(native_weaviate.shutil, "which", lambda _command: str(go))
+    monkeypatch.setattr("shutil.which", lambda _command: str(go))
     assert told in native_weaviate.obstacle()
     assert bool(told) == bool(native_weaviate.obstacle())
 
@@ -32,7 +32,7 @@ def test_a_go_that_cannot_build_it_is_named(
 def test_what_is_kept_runs_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a server of this version counts as kept."""
     monkeypatch.setattr(native_weaviate, "FOLDER", tmp_path)
-    monkeypatch.setattr(native_weaviate.shutil, "which", lambda _command: None)
+    monkeypatch.setattr("shutil.which", lambda _command: None)
     (tmp_path / "weaviate-server").touch()
     (tmp_path / "version").write_text("v1.38.0", encoding="ascii")
     assert "Go is not on the path" in native_weaviate.obstacle()
