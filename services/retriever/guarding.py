@@ -4,6 +4,7 @@ What a later search would have to be kept from is better kept out of the index. 
 while, by tenant and hash, so that a document that changes in one place is not judged wholly again.
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ class GuardStep:
             await work.progress.enter(Stage.GUARDING)
         for item, draft in drafts:
             judged = await self._judge(work.tenant, draft)
-            self._act(work, item, draft, judged)
+            await self._act(work, item, draft, judged)
 
     async def _judge(self, tenant: str, draft: Draft) -> Mapping[str, Judgement]:
         """What was found, by text hash; texts that passed are absent."""
@@ -86,7 +87,7 @@ class GuardStep:
         self._passed.keep(tenant, version, [key for key, one in judged.items() if one.action is Action.ALLOW])
         return {key: one for key, one in judged.items() if one.action is not Action.ALLOW}
 
-    def _act(self, work: Work, item: Item, draft: Draft, judged: Mapping[str, Judgement]) -> None:
+    async def _act(self, work: Work, item: Item, draft: Draft, judged: Mapping[str, Judgement]) -> None:
         if not judged:
             return
         refusing = {
@@ -104,7 +105,8 @@ class GuardStep:
         item.flag(Flag.GUARDED)
         if self._mode is GuardMode.REDACT:
             redacted = {key: one.text for key, one in judged.items() if one.action is Action.REDACT}
-            item.draft = _redact(work, draft, redacted)
+            # In a thread: an embedder's tokenizer is CPU-bound, or asks a server.
+            item.draft = await asyncio.to_thread(_redact, work, draft, redacted)
 
 
 def _texts(draft: Draft) -> Iterator[tuple[str, str]]:
