@@ -9,12 +9,13 @@ from weaviate.classes.query import HybridFusion, MetadataQuery
 
 from servicekit.adapters.weaviate.address import connect, parse_address
 from servicekit.adapters.weaviate.naming import chunks_collection, tenant_name
-from servicekit.adapters.weaviate.schema import CHUNK_PROPERTIES
+from servicekit.adapters.weaviate.schema import CHUNK_PROPERTIES, WORDS, words_of
 from servicekit.adapters.weaviate.vector_store import open_vector_store
 from servicekit.ports.embedder import Vector
 from services.local.layout import TENANT, choose_ports
 from services.local.native_server import running_server
 from services.local.native_weaviate import on_ports
+from services.retriever.search_profiles import SearchProfile
 from tests.bench._search_corpus import SearchCorpus
 from tests.bench._search_stand import SMALL_TENANT, RawSearch, Tenants, fill, running_retriever
 
@@ -40,11 +41,11 @@ def _raw(client: weaviate.WeaviateAsyncClient, collection: str, tenant: str) -> 
 
     async def search(text: str, vector: Vector, top_k: int) -> list[str]:
         reply = await chunks.query.hybrid(
-            text,
+            words_of(text) or text,
             vector=list(vector),
-            alpha=0.5,
+            alpha=SearchProfile().dense_weight,
             fusion_type=HybridFusion.RELATIVE_SCORE,
-            query_properties=["search_text"],
+            query_properties=[WORDS],
             limit=top_k,
             return_properties=CHUNK_PROPERTIES,
             return_metadata=score,

@@ -19,7 +19,7 @@ from weaviate.collections.classes.filters import _Filters as WeaviateFilter
 from servicekit.adapters.vector_checks import check_model, check_vector
 from servicekit.adapters.weaviate.naming import property_name, text_key
 from servicekit.adapters.weaviate.predicate import to_weaviate
-from servicekit.adapters.weaviate.schema import CHUNK_PROPERTIES, to_chunk
+from servicekit.adapters.weaviate.schema import CHUNK_PROPERTIES, WORDS, to_chunk, words_of
 from servicekit.adapters.weaviate.state import CorpusSnapshot
 from servicekit.domain.chunk import Chunk, ScoredChunk
 from servicekit.domain.filter import FieldKind, check_filter
@@ -29,7 +29,7 @@ from servicekit.ports.vector_store import MIN_FUSION_DEPTH, SearchHits, SearchMo
 
 # So many more are asked for than are wanted while chunks are about that must not be shown.
 _SPARE = 10
-_WORDS = ["search_text"]
+_WORDS = [WORDS]
 # As Weaviate 1.39 explains a hybrid score: which ranking found the chunk, and with what score.
 _EXPLAINED = re.compile(r"Result Set (keyword|vector),[^)]*\) Document \S+: original score ([-+.\deE]+)")
 _EXPLAIN = MetadataQuery(score=True, explain_score=True)
@@ -104,10 +104,11 @@ async def _dense(chunks: Any, query: SearchQuery, limit: int, where: WeaviateFil
 
 
 async def _sparse(chunks: Any, query: SearchQuery, limit: int, where: WeaviateFilter | None) -> _Found:
-    if not query.text.strip():
+    words = words_of(query.text)
+    if not words:
         return []
     reply = await chunks.query.bm25(
-        query.text,
+        words,
         query_properties=_WORDS,
         limit=limit,
         filters=where,
@@ -121,7 +122,7 @@ async def _sparse(chunks: Any, query: SearchQuery, limit: int, where: WeaviateFi
 async def _hybrid(chunks: Any, query: SearchQuery, limit: int, where: WeaviateFilter | None) -> _Found:
     """Weaviate's own relative-score fusion: both rankings 100 deep at least, one call."""
     reply = await chunks.query.hybrid(
-        query.text,
+        words_of(query.text) or query.text,  # a text without words is among no chunk's words
         vector=list(query.vector or ()),
         alpha=query.dense_weight,
         fusion_type=HybridFusion.RELATIVE_SCORE,
