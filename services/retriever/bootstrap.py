@@ -22,26 +22,26 @@ from servicekit.ports.state_store import StateStore
 from servicekit.ports.vector_store import VectorStore
 from servicekit.rpc.client import open_channel
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
-from services.retriever.chunking import ChunkRules
 from services.retriever.clients import AUDIENCE, IDEMPOTENT, GuardClient
 from services.retriever.config import NO_RERANKER, Settings
-from services.retriever.duplicates import DuplicateStep
-from services.retriever.embedders import TenantEmbedders
-from services.retriever.embedding import embed
 from services.retriever.events import RetrieverEvents
-from services.retriever.fetching import Fetcher
-from services.retriever.guarding import GuardMode, GuardStep
-from services.retriever.indexing import Indexer
-from services.retriever.operations import Operations
-from services.retriever.pacing import PacedEmbedder, PacedVectorStore, SearchGate, WatchedVectorStore
-from services.retriever.parse_workers import running_workers
-from services.retriever.preparing import Preparer, TextChecks
-from services.retriever.query_cache import QueryCache
-from services.retriever.reembedding import MAX_EMBEDDED_TOKENS, Reembedder, check_window
-from services.retriever.search_profiles import read_profiles
-from services.retriever.searching import Searcher
+from services.retriever.formats.parse_workers import running_workers
+from services.retriever.index.embedders import TenantEmbedders
+from services.retriever.index.pacing import PacedEmbedder, PacedVectorStore, SearchGate, WatchedVectorStore
+from services.retriever.index.reembedding import MAX_EMBEDDED_TOKENS, Reembedder, check_window
+from services.retriever.index.write_gate import WriteGate
+from services.retriever.ingestion.chunking import ChunkRules
+from services.retriever.ingestion.duplicates import DuplicateStep
+from services.retriever.ingestion.embedding import embed
+from services.retriever.ingestion.fetching import Fetcher
+from services.retriever.ingestion.guarding import GuardMode, GuardStep
+from services.retriever.ingestion.indexing import Indexer
+from services.retriever.ingestion.operations import Operations
+from services.retriever.ingestion.preparing import Preparer, TextChecks
+from services.retriever.search.profiles import read_profiles
+from services.retriever.search.query_cache import QueryCache
+from services.retriever.search.searching import Searcher
 from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
-from services.retriever.write_gate import WriteGate
 
 
 async def build(settings: Settings, stack: Stack) -> Service:

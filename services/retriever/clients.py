@@ -12,7 +12,7 @@ from servicekit.domain.verdict import Action
 from servicekit.errors import BackendUnavailable
 from servicekit.rpc.caller import Caller, acting_as
 from servicekit.rpc.status import to_error
-from services.retriever.guarding import Judgement
+from services.retriever.ingestion.guarding import Judgement
 
 AUDIENCE = "guardrail"
 IDEMPOTENT = ("binnacle.guardrail.v1.GuardrailService/CheckRetrieved",)

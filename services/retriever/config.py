@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import Field
 
 from servicekit.runtime.settings import ServiceSettings, settings_config
-from services.retriever.guarding import GuardMode
-from services.retriever.quality import Decision
-from services.retriever.query_cache import DEFAULT_ENTRIES
+from services.retriever.ingestion.guarding import GuardMode
+from services.retriever.ingestion.quality import Decision
+from services.retriever.search.query_cache import DEFAULT_ENTRIES
 
 # `reranker_url` where there is no reranker.
 NO_RERANKER = "none"

@@ -11,12 +11,12 @@ from servicekit.domain.chunk import Chunk
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import StoredChunk, StoredDocument
 from servicekit.rpc.metadata import metadata_from_proto, metadata_to_proto
-from services.retriever.document import SubmittedDocument
-from services.retriever.indexing import IndexReport
-from services.retriever.operations import Operation
-from services.retriever.progress import Stage
-from services.retriever.quality import Flag
-from services.retriever.results import IndexResult, Outcome
+from services.retriever.ingestion.document import SubmittedDocument
+from services.retriever.ingestion.indexing import IndexReport
+from services.retriever.ingestion.operations import Operation
+from services.retriever.ingestion.progress import Stage
+from services.retriever.ingestion.quality import Flag
+from services.retriever.ingestion.results import IndexResult, Outcome
 
 MAX_DOCUMENTS = 256
 MAX_REQUEST_BYTES = 4 * 1024 * 1024

@@ -9,7 +9,7 @@ from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import CorpusState, StoredDocument
 from services.retriever.convert import document_info_to
-from services.retriever.reembedding import RebuildProgress
+from services.retriever.index.reembedding import RebuildProgress
 
 MAX_PAGE, DEFAULT_PAGE = 500, 100
 

@@ -16,9 +16,9 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import SearchMode
 from servicekit.rpc.metadata import scalar_from_proto
 from services.retriever.convert import chunk_to
-from services.retriever.search_profiles import MAX_NEIGHBOURS, MAX_TOP_K
-from services.retriever.search_request import SearchRequest
-from services.retriever.searching import SearchAnswer
+from services.retriever.search.profiles import MAX_NEIGHBOURS, MAX_TOP_K
+from services.retriever.search.request import SearchRequest
+from services.retriever.search.searching import SearchAnswer
 
 MAX_QUERY_CHARS = 8_192
 MAX_ALTERNATIVES = 4

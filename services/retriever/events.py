@@ -19,11 +19,11 @@ from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import EventPublisher, OutgoingEvent, RejectedEvent, Subscription
 from servicekit.ports.vector_store import StoredDocument
 from services.retriever.convert import indexed_to, submitted_from, submitted_to
-from services.retriever.document import SubmittedDocument, check_document_id, check_submission
-from services.retriever.indexing import Indexer, IndexReport
-from services.retriever.operations import Operation, Operations, operation_id_of
-from services.retriever.results import IndexResult, Outcome, withdrawn
-from services.retriever.submission import EventPlace
+from services.retriever.ingestion.document import SubmittedDocument, check_document_id, check_submission
+from services.retriever.ingestion.indexing import Indexer, IndexReport
+from services.retriever.ingestion.operations import Operation, Operations, operation_id_of
+from services.retriever.ingestion.results import IndexResult, Outcome, withdrawn
+from services.retriever.ingestion.submission import EventPlace
 
 GROUP = "retriever"
 # Each waits for the embedder most of the time; more would only hold more texts in memory.

@@ -18,13 +18,13 @@ from services.retriever.convert import (
 )
 from services.retriever.convert_documents import documents_to, index_to, page_from
 from services.retriever.convert_search import answer_to, hashes_from, search_from
-from services.retriever.document import check_document_id
 from services.retriever.events import RetrieverEvents
-from services.retriever.indexing import Indexer
-from services.retriever.operations import Operations
-from services.retriever.reembedding import Reembedder
-from services.retriever.searching import Searcher
-from services.retriever.withdrawing import Withdrawer
+from services.retriever.index.reembedding import Reembedder
+from services.retriever.ingestion.document import check_document_id
+from services.retriever.ingestion.indexing import Indexer
+from services.retriever.ingestion.operations import Operations
+from services.retriever.ingestion.withdrawing import Withdrawer
+from services.retriever.search.searching import Searcher
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["RetrieverService"].full_name
 SCOPES = {

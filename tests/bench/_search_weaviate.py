@@ -15,7 +15,7 @@ from servicekit.ports.embedder import Vector
 from services.local.layout import TENANT, choose_ports
 from services.local.native_server import running_server
 from services.local.native_weaviate import on_ports
-from services.retriever.search_profiles import SearchProfile
+from services.retriever.search.profiles import SearchProfile
 from tests.bench._search_corpus import SearchCorpus
 from tests.bench._search_stand import SMALL_TENANT, RawSearch, Tenants, fill, running_retriever
 

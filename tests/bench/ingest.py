@@ -22,8 +22,8 @@ from pydoc_data.topics import topics
 from binnacle.events.v1.document_submitted_pb2 import DocumentSubmitted
 from servicekit.adapters.registry import open_embedder
 from servicekit.ports.embedder import Embedder
-from services.retriever.chunking import ChunkRules, cut
-from services.retriever.plain_text import parse_plain_text
+from services.retriever.formats.plain_text import parse_plain_text
+from services.retriever.ingestion.chunking import ChunkRules, cut
 from tests.bench._ingest_stand import EMBEDDER_URL, Stand, running_stand
 
 ROUNDS = 10

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from servicekit.adapters.memory.embedder import MemoryEmbedder
 from servicekit.adapters.registry import open_vector_store
 from servicekit.ports.vector_store import IndexedChunk, VectorStore
-from services.retriever.reembedding import Reembedder
+from services.retriever.index.reembedding import Reembedder
 
 
 def tell(step: str) -> None:

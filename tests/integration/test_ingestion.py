@@ -7,7 +7,7 @@ from binnacle.retriever.v1 import retriever_service_pb2 as rpc
 from servicekit.testing.in_process import Trust, caller, running_service
 from services.guardrail import bootstrap as guardrail_bootstrap
 from services.guardrail.config import Settings as GuardrailSettings
-from services.retriever.guarding import GuardMode
+from services.retriever.ingestion.guarding import GuardMode
 from tests.integration.retriever_stack import Retriever, make_document, running_retriever
 from tests.office_files import make_docx, make_pdf, paragraph
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from servicekit.adapters.memory.embedder import WordTokenizer
 from servicekit.ports.embedder import Tokenizer
-from services.retriever.chunking import ChunkRules, Piece, cut, split_at_tokens
-from services.retriever.html_text import parse_html
-from services.retriever.markdown import parse_markdown
-from services.retriever.parsing import BlockKind, ParsedDocument
-from services.retriever.plain_text import parse_plain_text
+from services.retriever.formats.html_text import parse_html
+from services.retriever.formats.markdown import parse_markdown
+from services.retriever.formats.parsing import BlockKind, ParsedDocument
+from services.retriever.formats.plain_text import parse_plain_text
+from services.retriever.ingestion.chunking import ChunkRules, Piece, cut, split_at_tokens
 
 RULES = ChunkRules(max_tokens=24, overlap_tokens=6, min_section_tokens=8)
 PARSERS = {"plain": parse_plain_text, "markdown": parse_markdown, "html": parse_html}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retriever.decoding import UndecodableTextError, decode
-from services.retriever.media_types import HTML, TEXT
+from services.retriever.formats.decoding import UndecodableTextError, decode
+from services.retriever.formats.media_types import HTML, TEXT
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=50).filter(lambda t: not t.startswith("\ufeff")))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.domain.chunk import Chunk, ScoredChunk
-from services.retriever.diversity import diversify
+from services.retriever.search.diversity import diversify
 
 ANGLES = st.lists(st.floats(0, math.tau), min_size=1, max_size=20)
 

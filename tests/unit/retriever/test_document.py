@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from servicekit.domain.chunk import MetadataScalar
 from servicekit.errors import InvalidRequest
-from services.retriever.document import SubmittedDocument, check_document, hash_document
+from services.retriever.ingestion.document import SubmittedDocument, check_document, hash_document
 
 
 def _document(**changes: object) -> SubmittedDocument:

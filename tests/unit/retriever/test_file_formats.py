@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servicekit.errors import InvalidRequest
-from services.retriever.csv_text import parse_csv
-from services.retriever.docx_text import parse_docx
-from services.retriever.json_lines import parse_json_lines
-from services.retriever.media_types import CSV, DOCX, HTML, JSON_LINES, MARKDOWN, MEDIA_TYPES, PDF, TEXT, sniff
-from services.retriever.parsing import BlockKind, ParsedDocument
-from services.retriever.pdf_text import parse_pdf
-from services.retriever.reading import parse_binary, parse_text
+from services.retriever.formats.csv_text import parse_csv
+from services.retriever.formats.docx_text import parse_docx
+from services.retriever.formats.json_lines import parse_json_lines
+from services.retriever.formats.media_types import CSV, DOCX, HTML, JSON_LINES, MARKDOWN, MEDIA_TYPES, PDF, TEXT, sniff
+from services.retriever.formats.parsing import BlockKind, ParsedDocument
+from services.retriever.formats.pdf_text import parse_pdf
+from services.retriever.formats.reading import parse_binary, parse_text
 from tests.office_files import make_docx, make_pdf, paragraph, table
 
 

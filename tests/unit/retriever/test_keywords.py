@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retriever.keywords import keywords
+from services.retriever.search.keywords import keywords
 
 
 @pytest.mark.parametrize(

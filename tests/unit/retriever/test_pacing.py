@@ -9,8 +9,8 @@ from servicekit.adapters.memory.embedder import MemoryEmbedder
 from servicekit.adapters.memory.vector_store import MemoryVectorStore
 from servicekit.ports.embedder import Vector
 from servicekit.testing.documents import MODEL, make_revision
-from services.retriever import pacing
-from services.retriever.pacing import PacedEmbedder, PacedVectorStore, SearchGate
+from services.retriever.index import pacing
+from services.retriever.index.pacing import PacedEmbedder, PacedVectorStore, SearchGate
 
 
 class _Recording(MemoryEmbedder):

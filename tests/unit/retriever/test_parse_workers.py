@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from servicekit.errors import InvalidRequest
-from services.retriever.media_types import DOCX, PDF
-from services.retriever.parse_workers import ParseWorkers, running_workers
+from services.retriever.formats.media_types import DOCX, PDF
+from services.retriever.formats.parse_workers import ParseWorkers, running_workers
 from tests.office_files import make_bomb, make_docx, make_pdf, paragraph
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -3,10 +3,10 @@
 import pytest
 
 from servicekit.errors import InvalidRequest
-from services.retriever.html_text import MAX_DEPTH, parse_html
-from services.retriever.markdown import parse_markdown
-from services.retriever.parsing import BlockKind, ParsedDocument
-from services.retriever.plain_text import parse_plain_text
+from services.retriever.formats.html_text import MAX_DEPTH, parse_html
+from services.retriever.formats.markdown import parse_markdown
+from services.retriever.formats.parsing import BlockKind, ParsedDocument
+from services.retriever.formats.plain_text import parse_plain_text
 
 
 def _blocks(document: ParsedDocument) -> list[tuple[str, str, tuple[str, ...]]]:

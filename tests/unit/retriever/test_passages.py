@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from servicekit.domain.chunk import Chunk, ScoredChunk
 from servicekit.ports.vector_store import ChunkPlace
-from services.retriever.passages import in_passages, neighbour_places, with_neighbours
+from services.retriever.search.passages import in_passages, neighbour_places, with_neighbours
 
 SOURCE = "".join(chr(ord("a") + place % 26) for place in range(400))
 STEP, LENGTH = 10, 14

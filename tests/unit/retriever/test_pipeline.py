@@ -14,22 +14,22 @@ from servicekit.ports.clock import SystemClock
 from servicekit.ports.content_source import FetchedContent
 from servicekit.ports.vector_store import ChunkPlace, DocumentRevision
 from servicekit.testing.documents import make_revision
-from services.retriever.chunking import ChunkRules
-from services.retriever.document import SubmittedDocument
-from services.retriever.duplicates import DuplicateStep
-from services.retriever.embedders import TenantEmbedders
-from services.retriever.embedding import embed
-from services.retriever.fetching import Fetcher
-from services.retriever.guarding import GuardMode, GuardStep, Judgement
-from services.retriever.indexing import Indexer, Step
-from services.retriever.parsing import ParsedDocument
-from services.retriever.preparing import Preparer, TextChecks
-from services.retriever.progress import Stage
-from services.retriever.quality import Decision, Flag
-from services.retriever.results import IndexResult, Outcome
-from services.retriever.submission import EventPlace, Fingerprint, read_fingerprint
-from services.retriever.work import Work
-from services.retriever.writing import GroupWriter
+from services.retriever.formats.parsing import ParsedDocument
+from services.retriever.index.embedders import TenantEmbedders
+from services.retriever.ingestion.chunking import ChunkRules
+from services.retriever.ingestion.document import SubmittedDocument
+from services.retriever.ingestion.duplicates import DuplicateStep
+from services.retriever.ingestion.embedding import embed
+from services.retriever.ingestion.fetching import Fetcher
+from services.retriever.ingestion.guarding import GuardMode, GuardStep, Judgement
+from services.retriever.ingestion.indexing import Indexer, Step
+from services.retriever.ingestion.preparing import Preparer, TextChecks
+from services.retriever.ingestion.progress import Stage
+from services.retriever.ingestion.quality import Decision, Flag
+from services.retriever.ingestion.results import IndexResult, Outcome
+from services.retriever.ingestion.submission import EventPlace, Fingerprint, read_fingerprint
+from services.retriever.ingestion.work import Work
+from services.retriever.ingestion.writing import GroupWriter
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIDES = "The moon pulls the water of the sea towards it, and so the sea rises and falls twice a day. " * 8

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retriever.html_text import parse_html
-from services.retriever.plain_text import parse_plain_text
-from services.retriever.quality import find_boilerplate, find_language, likeness, shingles
+from services.retriever.formats.html_text import parse_html
+from services.retriever.formats.plain_text import parse_plain_text
+from services.retriever.ingestion.quality import find_boilerplate, find_language, likeness, shingles
 
 ENGLISH = "The moon pulls the water of the sea towards it, and so the sea rises and falls twice a day in most ports. "
 GERMAN = (

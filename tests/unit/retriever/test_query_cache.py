@@ -4,7 +4,7 @@ import pytest
 
 from servicekit.adapters.memory.embedder import MemoryEmbedder
 from servicekit.ports.embedder import EmbeddingModel, Vector
-from services.retriever.query_cache import MAX_TEXT_CHARS, QueryCache
+from services.retriever.search.query_cache import MAX_TEXT_CHARS, QueryCache
 
 
 class CountingEmbedder(MemoryEmbedder):

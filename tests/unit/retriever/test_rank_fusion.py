@@ -3,7 +3,7 @@
 import pytest
 
 from servicekit.domain.chunk import Chunk, ScoredChunk
-from services.retriever.rank_fusion import fuse_rankings
+from services.retriever.search.rank_fusion import fuse_rankings
 
 
 def ranking(*ids: str, revision: int = 1) -> list[ScoredChunk]:

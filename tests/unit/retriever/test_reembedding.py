@@ -11,8 +11,8 @@ from servicekit.errors import BackendUnavailable, NotReady
 from servicekit.ports.embedder import Embedder, EmbeddingModel, Vector
 from servicekit.ports.vector_store import IndexedChunk, SearchHits, SearchMode, SearchQuery
 from servicekit.testing.documents import make_revision, put
-from services.retriever.embedders import MISMATCH, TenantEmbedders
-from services.retriever.reembedding import WRITE_CHUNKS, Reembedder, check_window
+from services.retriever.index.embedders import MISMATCH, TenantEmbedders
+from services.retriever.index.reembedding import WRITE_CHUNKS, Reembedder, check_window
 
 OLD, NEW = MemoryEmbedder(), MemoryEmbedder(32)
 

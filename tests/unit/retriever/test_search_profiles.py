@@ -7,9 +7,9 @@ import pytest
 from servicekit.domain.fusion import FusionMethod
 from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import SearchMode
-from services.retriever import search_profiles
-from services.retriever.search_profiles import SearchProfile, read_profiles
-from services.retriever.search_request import SearchRequest, plan_search
+from services.retriever.search import profiles as search_profiles
+from services.retriever.search.profiles import SearchProfile, read_profiles
+from services.retriever.search.request import SearchRequest, plan_search
 
 FILE = """
 profiles:
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_is_told() -> None:
 
 def test_the_example_states_the_built_in_default() -> None:
     """The file that operators copy is valid, and its `default` is what holds without it."""
-    profiles = read_profiles(Path(search_profiles.__file__).with_name("search_profiles.example.yaml"))
+    profiles = read_profiles(Path(search_profiles.__file__).with_name("profiles.example.yaml"))
     assert profiles.choose("default")[1] == SearchProfile()
     assert profiles.choose("parts")[1].mode is SearchMode.SPARSE
     assert profiles.choose("handbook")[1].neighbours == 1

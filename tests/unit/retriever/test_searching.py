@@ -13,12 +13,12 @@ from servicekit.errors import BackendUnavailable, Overloaded
 from servicekit.ports.reranker import Candidate, Reranker
 from servicekit.ports.vector_store import SearchMode
 from servicekit.testing.documents import make_revision, put
-from services.retriever import searching
-from services.retriever.embedders import TenantEmbedders
-from services.retriever.query_cache import QueryCache
-from services.retriever.search_profiles import read_profiles
-from services.retriever.search_request import SearchRequest
-from services.retriever.searching import SearchAnswer, Searcher, words_of
+from services.retriever.index.embedders import TenantEmbedders
+from services.retriever.search import searching
+from services.retriever.search.profiles import read_profiles
+from services.retriever.search.query_cache import QueryCache
+from services.retriever.search.request import SearchRequest
+from services.retriever.search.searching import SearchAnswer, Searcher, words_of
 
 TENANT = "acme"
 TIDES = [

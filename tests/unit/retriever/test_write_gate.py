@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from services.retriever import write_gate
-from services.retriever.write_gate import WriteGate
+from services.retriever.index import write_gate
+from services.retriever.index.write_gate import WriteGate
 
 
 async def test_a_switch_waits_for_writes_and_holds_new_ones_back() -> None:
