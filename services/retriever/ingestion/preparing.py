@@ -6,6 +6,7 @@ A step of `indexing.py`. Formats that are no text are read by another process (`
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from servicekit.domain.chunk import Chunk
@@ -122,6 +123,8 @@ class Preparer:
         if work.place is not None and before.place is not None and not work.place.is_newer_than(before.place):
             item.result = stored_as(stored, Outcome.UNCHANGED)
             return None
+        if work.place is not None:
+            _check_not_withdrawn_since(item, stored, submit_time=work.place.submit_time)
         if stored.delete_time is None and before.digest == digest:
             if stored.retract_time is not None:
                 raise InvalidRequest(
@@ -202,6 +205,23 @@ class Preparer:
         )
         chunks = tuple(_chunk(work.tenant, stored, parsed.text, place, piece) for place, piece in enumerate(pieces))
         return Draft(stored, chunks, tuple(search_text(chunk, work.embedder) for chunk in chunks))
+
+
+def _check_not_withdrawn_since(item: Item, stored: StoredDocument, *, submit_time: datetime) -> None:
+    """Refuse what waited in its topic while the document was withdrawn: it would come back by itself.
+
+    Raises:
+        InvalidRequest: it was deleted or retracted after this was submitted.
+    """
+    withdraw_time = stored.delete_time or stored.retract_time
+    if withdraw_time is not None and submit_time <= withdraw_time:
+        what = "deleted" if stored.delete_time else "retracted"
+        raise InvalidRequest(
+            f"{item.path} was submitted at {submit_time:%Y-%m-%d %H:%M:%S} UTC and {what} at "
+            f"{withdraw_time:%H:%M:%S} UTC: submit it again if it is to be found",
+            field=item.path,
+            reason="DOCUMENT_WITHDRAWN_SINCE",
+        )
 
 
 def search_text(chunk: Chunk, embedder: Embedder) -> str:

@@ -145,7 +145,11 @@ async def test_a_deleted_document_does_not_come_back_by_redelivery(store: Memory
     await indexer.delete("acme", "tides")
     await _index(indexer, "Short lived.", place=_place(1))
     assert (await store.describe("acme")).documents == 0
-    assert (await _index(indexer, "Short lived.", place=_place(2))).outcome is Outcome.CREATED
+    late = await _index(indexer, "Waited in the topic meanwhile.", place=_place(2))
+    assert late.error is not None
+    assert late.error.reason == "DOCUMENT_WITHDRAWN_SINCE"
+    afterwards = EventPlace(0, 3, datetime.now(UTC) + timedelta(seconds=1))
+    assert (await _index(indexer, "Short lived.", place=afterwards)).outcome is Outcome.CREATED
 
 
 @pytest.mark.parametrize(
