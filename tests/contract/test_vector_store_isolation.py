@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from servicekit.adapters.lancedb.vector_store import open_vector_store as open_lancedb
-from servicekit.adapters.memory.embedder import DIMENSION
 from servicekit.adapters.memory.vector_store import MemoryVectorStore
 from servicekit.adapters.weaviate.vector_store import open_vector_store as open_weaviate
 from servicekit.ports.vector_store import VectorStore
@@ -34,7 +33,7 @@ async def test_memory_keeps_tenants_apart(probe: Probe) -> None:
 @pytest.fixture
 async def lancedb(tmp_path: Path) -> AsyncIterator[VectorStore]:
     """A store on disk."""
-    async with open_lancedb(f"lancedb://{tmp_path}", dimension=DIMENSION) as store:
+    async with open_lancedb(f"lancedb://{tmp_path}") as store:
         yield store  # type: ignore[misc]  # the adapter is catching up with the port
 
 
