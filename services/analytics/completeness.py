@@ -73,9 +73,11 @@ async def account_for(store: AnalyticsStore, *, topics: Sequence[str], window: W
         "settled": window.end + SETTLE,
         "tail": window.start - SILENCE,
     }
+    progress = {_place(row): row["caught_up"] for row in await store.query(queries.PROGRESS)}
+    caught_up = [time for (topic, _), time in progress.items() if topic in topics]
+    asked["proven"] = min(caught_up, default=_NONE + MAX_SKEW) - MAX_SKEW
     reports = await store.query(queries.REPORTS, asked)
     asked["since"] = _earliest(reports, window)
-    progress = {_place(row): row["caught_up"] for row in await store.query(queries.PROGRESS)}
     producers = {
         **_unreported(await store.query(queries.SILENT, asked), now=now),
         **_reported(reports, now=min(now, _read_until(progress) or now)),
@@ -129,8 +131,8 @@ def _reported(reports: Sequence[Row], *, now: datetime) -> Mapping[str, _Produce
 
 def _producer(by_time: Mapping[datetime, Row], *, now: datetime) -> _Producer:
     any_row = next(iter(by_time.values()))
-    opening, account, newest = (
-        _marks(by_time.get(any_row[name])) for name in ("opening_time", "account_time", "newest_time")
+    opening, account, newest, proven = (
+        _marks(by_time.get(any_row[name])) for name in ("opening_time", "account_time", "newest_time", "proven_time")
     )
     bounded = any_row["closing_time"] > _NONE
     return _Producer(
@@ -143,6 +145,7 @@ def _producer(by_time: Mapping[datetime, Row], *, now: datetime) -> _Producer:
                 after=opening[place].accepted if place in opening else 0,
                 closing=mark,
                 newest=newest.get(place),
+                proven=proven.get(place),
                 bounded=bounded,
             )
             for place, mark in account.items()

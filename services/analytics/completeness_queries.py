@@ -1,19 +1,21 @@
 """The SQL that completeness is read with; values are bound by the server. Used by `completeness.py` alone.
 
 A window lies between `start` and `end`; `settled` is the time from which on a report covers all that was sent before
-`end`, and `tail` that from which on a producer that falls silent may still have sent something behind `start`.
+`end`, and `tail` that from which on a producer that falls silent may still have sent something behind `start`. All
+that Kafka held at `proven` is stored.
 Nothing that the accounts count was stored before `since`.
 """
 
 from collections.abc import Mapping
 
-# Whose life touches the window, with the three reports that matter. A time of 1970 stands for none.
+# Whose life touches the window, with the four reports that matter. A time of 1970 stands for none.
 _LIVES = """
 SELECT
     producer,
     maxIf(report_time, report_time < {start:DateTime64(6, 'UTC')}) AS opening_time,
     minIf(report_time, report_time >= {settled:DateTime64(6, 'UTC')}) AS closing_time,
     max(report_time) AS newest_time,
+    maxIf(report_time, report_time <= {proven:DateTime64(6, 'UTC')}) AS proven_time,
     if(closing_time > toDateTime64(0, 6, 'UTC'), closing_time, newest_time) AS account_time,
     max(final) AS ended
 FROM producer_reports_raw
@@ -24,11 +26,11 @@ REPORTS = f"""
 SELECT
     producer, any(source) AS source, report_time, any(marks) AS marks, any(start_time) AS start_time,
     any(opening_time) AS opening_time, any(closing_time) AS closing_time, any(account_time) AS account_time,
-    any(newest_time) AS newest_time, any(ended) AS ended
+    any(newest_time) AS newest_time, any(proven_time) AS proven_time, any(ended) AS ended
 FROM producer_reports_raw
 INNER JOIN ({_LIVES}) AS lives USING (producer)
 WHERE (producer, report_time) IN
-    (SELECT producer, arrayJoin([opening_time, account_time, newest_time]) FROM ({_LIVES}))
+    (SELECT producer, arrayJoin([opening_time, account_time, newest_time, proven_time]) FROM ({_LIVES}))
 GROUP BY producer, report_time
 """  # noqa: S608  # both texts are constants
 # Of whom something was stored in the window, and who never reported.

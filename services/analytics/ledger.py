@@ -44,13 +44,16 @@ class Mark:
 class Span:
     """A partition's share of a window: the sequences after `after`, up to what `closing` accepted.
 
-    `newest` is the producer's newest word on the same sequences; no `closing` stands for a producer that never
-    reported there. `bounded`: a report behind the window closes it, and what is stored beyond belongs to another.
+    `newest` is the producer's newest word on the same sequences, `proven` the newest up to whose time all is stored:
+    what it shows to be missing stays missing while later reports wait for the sink. No `closing` stands for a producer
+    that never reported there. `bounded`: a report behind the window closes it, and what is stored beyond belongs to
+    another.
     """
 
     after: int = 0
     closing: Mark | None = None
     newest: Mark | None = None
+    proven: Mark | None = None
     bounded: bool = False
 
     @property
@@ -164,8 +167,10 @@ def find_shortfall(span: Span, stored: Stored, *, dead_letters: Sequence[int], c
     open_holes = without(promised, put_aside)
     missing = merged(
         proven
-        for mark in (span.closing, newest)
-        if caught_up is not None and mark.time + MAX_SKEW <= caught_up
-        for proven in without(open_holes, [*mark.spooled, *of_numbers(mark.abandoned)])
+        for mark in (span.closing, newest, span.proven)
+        if mark is not None and caught_up is not None and mark.time + MAX_SKEW <= caught_up
+        for proven in without(
+            open_holes, [(mark.accepted + 1, MAX_SEQUENCE), *mark.spooled, *of_numbers(mark.abandoned)]
+        )
     )
     return Shortfall(missing=missing, pending=without(open_holes, missing), dead_lettered=put_aside)

@@ -87,14 +87,16 @@ def _numbers(ranges: Iterable[Range]) -> set[int]:
     events=st.lists(_events(), max_size=25),
     times=st.lists(st.integers(0, 130), min_size=3, max_size=3, unique=True).map(sorted),
     caught_up_s=st.integers(0, 140),
+    proven_s=st.integers(0, 140),
     copies=st.dictionaries(st.integers(1, 25), st.integers(2, 4)),
 )
 def test_the_account_is_what_happened(
-    events: list[Event], times: list[int], caught_up_s: int, copies: dict[int, int]
+    events: list[Event], times: list[int], caught_up_s: int, proven_s: int, copies: dict[int, int]
 ) -> None:
     """Random sends, acknowledgements, spools, losses, copies and lags: each sequence is accounted for as what it is."""
     opening, closing, newest = (_report(events, second) for second in times)
-    span = Span(after=opening.accepted, closing=closing, newest=newest, bounded=True)
+    proven = _report(events, min(proven_s, caught_up_s, times[2]))
+    span = Span(after=opening.accepted, closing=closing, newest=newest, proven=proven, bounded=True)
     covered = set(range(span.after + 1, span.accepted + 1))
     everywhere = {number for number, event in enumerate(events, start=1) if event.is_stored(caught_up_s)}
     stored = Stored.of(of_numbers(everywhere), span=span, copies=copies)
@@ -173,3 +175,12 @@ def test_whole_means_closed_and_nothing_short(state: ProducerState, short: Short
     """Duplicates aside, anything but a closed account without a shortfall leaves the window in doubt."""
     account = Account("t", 0, "gateway", "p", state, Span(), Stored(duplicates=3), short)
     assert account.whole is whole
+
+
+def test_what_was_shown_to_be_missing_stays_missing_while_newer_reports_wait() -> None:
+    """A report that the sink has not caught up with yet takes nothing back that an earlier one proved."""
+    earlier, newest = Mark(_at(10), 5), Mark(_at(20), 9)
+    stored = Stored.of([(1, 2), (4, 5)], span=Span(closing=newest), copies={})
+    span = Span(closing=newest, newest=newest, proven=earlier)
+    short = find_shortfall(span, stored, dead_letters=[], caught_up=_at(12))
+    assert (_numbers(short.missing), _numbers(short.pending)) == ({3}, {6, 7, 8, 9})
