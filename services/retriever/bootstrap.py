@@ -1,5 +1,6 @@
 """Wires the retriever: the only place that knows which adapters there are."""
 
+import asyncio
 import os
 import sys
 from functools import partial
@@ -13,6 +14,7 @@ from servicekit.adapters.registry import (
     open_reranker,
     open_state_store,
     open_vector_store,
+    preload,
 )
 from servicekit.errors import InvalidRequest
 from servicekit.ports.embedder import Embedder
@@ -46,7 +48,12 @@ from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
 
 async def build(settings: Settings, stack: Stack) -> Service:
     """The retriever with its embedder, vector store, state store and bus opened."""
-    embedder, previous = await _open_embedders(settings, stack)
+    # LanceDB takes two seconds to import, the embedder as long to load.
+    importing = asyncio.ensure_future(asyncio.to_thread(preload, "vector_store", settings.vector_store_url))
+    try:
+        embedder, previous = await _open_embedders(settings, stack)
+    finally:
+        await importing
     store: VectorStore = await stack.enter(
         "vector_store",
         open_vector_store(settings.vector_store_url),

@@ -6,7 +6,7 @@ Each target is `module:function`; the function takes the URL first, then the key
 returns an async context manager that yields the opened adapter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import MappingProxyType
@@ -98,7 +98,17 @@ def open_engine(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
     return _open("engine", url, **options)
 
 
+def preload(port: str, url: str) -> None:
+    """Import the adapter that `url` names; in a thread while others are opened, where the import takes seconds."""
+    _find(port, url)
+
+
 def _open(port: str, url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
+    opened: AbstractAsyncContextManager[Any] = _find(port, url)(url, **options)
+    return opened
+
+
+def _find(port: str, url: str) -> Callable[..., AbstractAsyncContextManager[Any]]:
     scheme = url.partition("://")[0]
     known = ADAPTERS[port]
     if scheme not in known:
@@ -109,5 +119,5 @@ def _open(port: str, url: str, **options: Any) -> AbstractAsyncContextManager[An
             reason="UNKNOWN_SCHEME",
         )
     module, _, function = known[scheme].partition(":")
-    opened: AbstractAsyncContextManager[Any] = getattr(import_module(module), function)(url, **options)
-    return opened
+    found: Callable[..., AbstractAsyncContextManager[Any]] = getattr(import_module(module), function)
+    return found
