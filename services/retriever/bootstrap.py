@@ -48,17 +48,7 @@ from services.retriever.server import SCOPES, SERVICE_NAME, RetrieverServicer
 
 async def build(settings: Settings, stack: Stack) -> Service:
     """The retriever with its embedder, vector store, state store and bus opened."""
-    # LanceDB takes two seconds to import, the embedder as long to load.
-    importing = asyncio.ensure_future(asyncio.to_thread(preload, "vector_store", settings.vector_store_url))
-    try:
-        embedder, previous = await _open_embedders(settings, stack)
-    finally:
-        await importing
-    store: VectorStore = await stack.enter(
-        "vector_store",
-        open_vector_store(settings.vector_store_url),
-        ping=lambda opened: opened.ping(),
-    )
+    embedder, previous, store = await _open_index(settings, stack)
     gate = SearchGate()
     searched = WatchedVectorStore(store, gate)
     hurried, store, embedder = embedder, PacedVectorStore(store, gate), PacedEmbedder(embedder, gate)
@@ -68,18 +58,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
     states: StateStore = await stack.enter(
         "state_store", open_state_store(settings.state_store_url), ping=lambda opened: opened.ping()
     )
-    # Searching needs no bus; what is to be indexed is spooled while Kafka is away.
-    bus: EventBus = await stack.enter(
-        "event_bus",
-        open_event_bus(
-            settings.event_bus_url,
-            identity=stack.identity,
-            clock=stack.clock,
-            spool_dir=settings.state_dir / "spool",
-        ),
-        ping=lambda opened: opened.ping(),
-        essential=False,
-    )
+    bus = await _open_bus(settings, stack)
     indexer = await _open_indexer(settings, stack, store=store, embedders=embedders)
     operations = Operations(store=states, clock=stack.clock)
     events = RetrieverEvents(
@@ -112,6 +91,35 @@ async def build(settings: Settings, stack: Stack) -> Service:
         subscriptions=events.subscriptions(),
         tasks=() if reembedder is None else (BackgroundTask("reembedding", reembedder.run),),
     )
+
+
+async def _open_index(settings: Settings, stack: Stack) -> tuple[Embedder, Embedder | None, VectorStore]:
+    """The embedders and the store; LanceDB takes two seconds to import, the embedder as long to load."""
+    importing = asyncio.ensure_future(asyncio.to_thread(preload, "vector_store", settings.vector_store_url))
+    try:
+        embedder, previous = await _open_embedders(settings, stack)
+    finally:
+        await importing
+    store: VectorStore = await stack.enter(
+        "vector_store", open_vector_store(settings.vector_store_url), ping=lambda opened: opened.ping()
+    )
+    return embedder, previous, store
+
+
+async def _open_bus(settings: Settings, stack: Stack) -> EventBus:
+    """Searching needs no bus; what is to be indexed is spooled while Kafka is away."""
+    bus: EventBus = await stack.enter(
+        "event_bus",
+        open_event_bus(
+            settings.event_bus_url,
+            identity=stack.identity,
+            clock=stack.clock,
+            spool_dir=settings.state_dir / "spool",
+        ),
+        ping=lambda opened: opened.ping(),
+        essential=False,
+    )
+    return bus
 
 
 async def _open_embedders(settings: Settings, stack: Stack) -> tuple[Embedder, Embedder | None]:

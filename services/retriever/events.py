@@ -22,7 +22,7 @@ from services.retriever.convert import indexed_to, submitted_from, submitted_to
 from services.retriever.ingestion.document import SubmittedDocument, check_document_id, check_submission
 from services.retriever.ingestion.indexing import Indexer, IndexReport
 from services.retriever.ingestion.operations import Operation, Operations, operation_id_of
-from services.retriever.ingestion.results import IndexResult, Outcome, withdrawn
+from services.retriever.ingestion.results import IndexResult, Outcome, stored_as
 from services.retriever.ingestion.submission import EventPlace
 
 GROUP = "retriever"
@@ -120,14 +120,14 @@ class RetrieverEvents:
 
     async def publish_deleted(self, tenant: str, document: StoredDocument, *, corpus_version: int) -> None:
         """Tell that a document is gone; the same event each time."""
-        result = withdrawn(document, Outcome.DELETED)
+        result = stored_as(document, Outcome.DELETED)
         await self._publish(tenant, result, self._told(tenant, result, corpus_version, at=document.delete_time))
 
     async def publish_retracted(
         self, tenant: str, document: StoredDocument, *, corpus_version: int, reason: str
     ) -> None:
         """Tell that a document is hidden, and why; the same event each time."""
-        result = withdrawn(document, Outcome.RETRACTED)
+        result = stored_as(document, Outcome.RETRACTED)
         message = self._told(tenant, result, corpus_version, at=document.retract_time)
         message.retract_reason = reason
         await self._publish(tenant, result, message)

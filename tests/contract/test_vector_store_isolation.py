@@ -34,7 +34,7 @@ async def test_memory_keeps_tenants_apart(probe: Probe) -> None:
 async def lancedb(tmp_path: Path) -> AsyncIterator[VectorStore]:
     """A store on disk."""
     async with open_lancedb(f"lancedb://{tmp_path}") as store:
-        yield store  # type: ignore[misc]  # the adapter is catching up with the port
+        yield store
 
 
 @_few

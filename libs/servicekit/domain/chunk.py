@@ -31,6 +31,11 @@ class Chunk:
     token_count: int = 0
     metadata: Mapping[str, MetadataScalar] = field(default_factory=dict)
 
+    @property
+    def context(self) -> str:
+        """Title and headings, outermost first, each once: they often name what the text only calls "it"."""
+        return " > ".join(dict.fromkeys(name for name in (self.title, *self.heading_path) if name))
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:

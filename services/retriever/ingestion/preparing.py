@@ -21,11 +21,9 @@ from services.retriever.formats.reading import parse_text
 from services.retriever.ingestion.chunking import CHUNKER_VERSION, ChunkRules, Piece, cut
 from services.retriever.ingestion.document import check_document, decode_content, hash_document, read_media_type
 from services.retriever.ingestion.quality import Decision, Flag, find_boilerplate, find_language
-from services.retriever.ingestion.results import IndexResult, Outcome, stored_as, withdrawn
+from services.retriever.ingestion.results import Outcome, stored_as
 from services.retriever.ingestion.submission import Fingerprint, read_fingerprint
 from services.retriever.ingestion.work import Draft, Item, Work
-
-__all__ = ["IndexResult", "Outcome", "Preparer", "withdrawn"]
 
 # Tokens of the title and headings that are embedded in front of a chunk.
 MAX_CONTEXT_TOKENS = 32
@@ -226,8 +224,7 @@ def _check_not_withdrawn_since(item: Item, stored: StoredDocument, *, submit_tim
 
 def search_text(chunk: Chunk, embedder: Embedder) -> str:
     """The chunk behind its title and headings, which often name what the text only calls "it"."""
-    names = [chunk.title, *chunk.heading_path]
-    context = " > ".join(name for place, name in enumerate(names) if name and name not in names[:place])
+    context = chunk.context
     room = min(MAX_CONTEXT_TOKENS, embedder.model.max_tokens - SPECIAL_TOKENS - chunk.token_count)
     offsets = embedder.tokenizer.offsets(context)
     if len(offsets) > room:

@@ -62,11 +62,6 @@ def stored_as(
     )
 
 
-def withdrawn(document: StoredDocument, outcome: Outcome) -> IndexResult:
-    """The result of a retraction or a deletion: what is still known of the last revision."""
-    return stored_as(document, outcome)
-
-
 def refused(document: SubmittedDocument, error: InvalidRequest) -> IndexResult:
     """The result for a document that is not indexed."""
     return IndexResult(

@@ -213,8 +213,7 @@ class Searcher:
 
 def words_of(chunk: Chunk) -> str:
     """What a chunk is judged by: title and headings before its text."""
-    names = dict.fromkeys(name for name in (chunk.title, *chunk.heading_path) if name)
-    return "\n".join((" > ".join(names), chunk.text)) if names else chunk.text
+    return f"{chunk.context}\n{chunk.text}" if chunk.context else chunk.text
 
 
 def _rerank_bound_s() -> float:
