@@ -21,7 +21,7 @@ class FileTokenizer:
 
     def count(self, text: str) -> int:
         """Tokens of `text`."""
-        return len(self._tokenizer.encode(encodable(text), add_special_tokens=False).ids)
+        return len(self._tokenizer.encode(encodable(text), add_special_tokens=False))
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         """Character range of each token in order."""

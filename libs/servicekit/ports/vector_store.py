@@ -34,7 +34,8 @@ class SearchMode(StrEnum):
 class SearchQuery:
     """One search. `vector` is needed unless sparse, `text` unless dense; `dense_weight` is 0 to 1.
 
-    `model` is the id of the model that made `vector`; empty where there is none.
+    `model` is the id of the model that made `vector`; empty where there is none. No one waits for a `background`
+    search: a store that works harder for its indexes while it is searched does not for that.
     """
 
     mode: SearchMode
@@ -46,6 +47,7 @@ class SearchQuery:
     dense_weight: float = 0.5
     fusion: FusionMethod = FusionMethod.RELATIVE_SCORE
     want_vectors: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

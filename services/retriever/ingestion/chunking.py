@@ -112,10 +112,11 @@ def split_at_tokens(
 ) -> Iterator[tuple[int, int, int]]:
     """Slices of `text[start:end]` of at most `max_tokens` tokens each, as the tokenizer counts the slice alone."""
     while start < end:
-        offsets = tokenizer.offsets(text[start:end])
-        if len(offsets) <= max_tokens:
-            yield start, end, len(offsets)
+        tokens = tokenizer.count(text[start:end])
+        if tokens <= max_tokens:
+            yield start, end, tokens
             return
+        offsets = tokenizer.offsets(text[start:end])
         wanted = max_tokens
         while True:
             stop = start + _boundary(text[start:end], offsets, wanted)

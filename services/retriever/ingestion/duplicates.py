@@ -68,7 +68,7 @@ class DuplicateStep:
         stored = await self._store.get_chunks(tenant, [chunk.content_hash for chunk, _ in probes])
         names.update((one.chunk.document_id, None) for one in stored.values() if one.chunk is not None)
         for _, vector in probes:
-            query = SearchQuery(SearchMode.DENSE, "", vector, _TOP_K, model=model)
+            query = SearchQuery(SearchMode.DENSE, "", vector, _TOP_K, model=model, background=True)
             hits = await self._store.search(tenant, query)
             names.update((hit.chunk.document_id, None) for hit in hits.chunks if (hit.dense_score or 0.0) > NEAR_COSINE)
         names.pop(draft.document.document_id, None)

@@ -8,6 +8,7 @@ at any step loses nothing and leaves nothing half done: only the last step write
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ class Indexer:
         self._clock = clock
         self._fetch = fetch
         self._steps = (*steps, self._write)
-        self._writer = GroupWriter(store, others_coming=lambda: self._in_hand > 1)
-        self._in_hand = 0
+        self._writer = GroupWriter(store, coming=lambda tenant: self._in_hand[tenant])
+        self._in_hand: Counter[str] = Counter()
         self._large = asyncio.Lock()
         self._fetched = asyncio.Semaphore(FETCHED_AT_ONCE)
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -98,12 +99,12 @@ class Indexer:
                     await self._run(work)
             return work
 
-        self._in_hand += 1
+        self._in_hand[tenant] += 1
         try:
             async with self._locked(tenant, [document.document_id for document in documents]):
                 work = await self._embedders.write(tenant, attempt)
         finally:
-            self._in_hand -= 1
+            self._in_hand[tenant] -= 1
         results = tuple(item.result for item in work.items if item.result is not None)
         elapsed_s = self._clock.monotonic_s() - started_s
         return IndexReport(results, work.version, elapsed_s, work.embedder.model.id)

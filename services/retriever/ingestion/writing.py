@@ -1,10 +1,11 @@
 """Writes revisions into the store, those of several callers in one go. The last step of `indexing.py`.
 
 A commit costs the store about as much for one document as for thirty. Whoever comes while a commit runs waits for the
-next one, which then takes all that wait; whoever comes alone waits a moment for others that are on their way.
+next one, which then takes all that wait; and while others are on their way a commit waits for them, within bounds.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ from servicekit.errors import InvalidRequest
 from servicekit.ports.vector_store import DocumentRevision, DocumentWriter
 
 MAX_BATCH_CHUNKS = 1_000
+# A batch of so many is worth a commit of its own: no one waits for more.
+ENOUGH_CHUNKS = 256
+LINGER_S = 1.0
+# How often it is looked whether those on their way still are: some are refused, or found unchanged.
+_LOOK_S = 0.05
 
 # A tenant, and the model of the vectors.
 _Index = tuple[str, str]
@@ -29,11 +35,11 @@ class _Request:
 
 
 class GroupWriter:
-    """`others_coming` says whether further callers are on their way, for which it pays to wait `linger_s`."""
+    """`coming` counts the callers of a tenant who are on their way or wait here; others are waited for `linger_s`."""
 
-    def __init__(self, store: DocumentWriter, *, others_coming: Callable[[], bool], linger_s: float = 0.1) -> None:
+    def __init__(self, store: DocumentWriter, *, coming: Callable[[str], int], linger_s: float = LINGER_S) -> None:
         self._store = store
-        self._others_coming = others_coming
+        self._coming = coming
         self._linger_s = linger_s
         self._waiting: dict[_Index, list[_Request]] = defaultdict(list)
         self._locks: dict[_Index, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -51,14 +57,24 @@ class GroupWriter:
         self._waiting[index].append(request)
         try:
             async with self._locks[index]:
-                if not request.done.done() and self._others_coming():
-                    await asyncio.sleep(self._linger_s)
+                if not request.done.done():
+                    await self._gather(index)
                 while not request.done.done():
                     await self._write_next(index)
             return request.done.result()
         finally:
             if request in self._waiting[index]:
                 self._waiting[index].remove(request)
+
+    async def _gather(self, index: _Index) -> None:
+        """Wait for whoever is on the way, unless enough has come together."""
+        tenant, _ = index
+        end_s = time.monotonic() + self._linger_s
+        while time.monotonic() < end_s:
+            waiting = self._waiting[index]
+            if len(waiting) >= self._coming(tenant) or sum(one.chunks for one in waiting) >= ENOUGH_CHUNKS:
+                return
+            await asyncio.sleep(min(_LOOK_S, self._linger_s))
 
     async def _write_next(self, index: _Index) -> None:
         """One commit of what has waited longest."""

@@ -316,7 +316,7 @@ async def test_a_cancelled_caller_leaves_the_others_to_be_written() -> None:
             written.append(len(revisions))
             return len(written)
 
-    writer = GroupWriter(_Slow(), others_coming=lambda: True, linger_s=0.01)  # type: ignore[arg-type]  # only this
+    writer = GroupWriter(_Slow(), coming=lambda _tenant: 9, linger_s=0.01)  # type: ignore[arg-type]  # only this
     callers = [asyncio.ensure_future(writer.write("acme", [], model="m")) for _ in range(3)]
     await entered.wait()
     callers[0].cancel()
@@ -334,7 +334,7 @@ async def test_a_clash_fails_the_caller_whose_it_is() -> None:
                 raise InvalidRequest("metadata clashes", field="metadata")
             return 7
 
-    writer = GroupWriter(_Picky(), others_coming=lambda: True, linger_s=0.01)  # type: ignore[arg-type]  # only this
+    writer = GroupWriter(_Picky(), coming=lambda _tenant: 9, linger_s=0.01)  # type: ignore[arg-type]  # only this
     calls = [writer.write("acme", [make_revision(one, ["text"])], model="m") for one in ("good", "bad", "fine")]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(one) for one in outcomes] == [int, InvalidRequest, int]

@@ -127,7 +127,8 @@ class TenantTables:
 
     async def search(self, query: SearchQuery) -> SearchHits:
         """Search the newest snapshot."""
-        self.searched_s = time.monotonic()
+        if not query.background:
+            self.searched_s = time.monotonic()
         return await self.snapshot.search(query)
 
     async def get_chunks(self, content_hashes: Sequence[str]) -> Mapping[str, StoredChunk]:
