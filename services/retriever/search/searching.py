@@ -5,9 +5,10 @@ embed → search (every query at once) → floor → rerank → diversify → ne
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,6 +28,8 @@ from services.retriever.search.rank_fusion import fuse_rankings
 from services.retriever.search.request import SearchPlan, SearchRequest, plan_search
 
 log = structlog.get_logger()
+
+_Result = TypeVar("_Result")
 
 RERANKER_UNAVAILABLE = "RERANKER_UNAVAILABLE"
 RERANKER_NOT_CONFIGURED = "RERANKER_NOT_CONFIGURED"
@@ -133,7 +136,7 @@ class Searcher:
         needed = plan.queries if plan.mode is not SearchMode.SPARSE else plan.queries[:1] if plan.want_vector else ()
         if needed:
             with run.timed("embed"):
-                run.query_vectors = tuple(await asyncio.gather(*(self._vector_of(run, query) for query in needed)))
+                run.query_vectors = tuple(await _all([self._vector_of(run, query) for query in needed]))
         run.query_vectors += (None,) * (len(plan.queries) - len(needed))
 
     async def _vector_of(self, run: _Run, query: str) -> Vector:
@@ -144,11 +147,11 @@ class Searcher:
 
     async def _search(self, run: _Run) -> None:
         plan = run.plan
-        answers = await asyncio.gather(
-            *(
+        answers = await _all(
+            [
                 self._store.search(run.tenant, self._store_query(run, query, vector))
                 for query, vector in zip(plan.queries, run.query_vectors, strict=True)
-            )
+            ]
         )
         _note_stages(run, answers)
         for hits in answers:
@@ -209,6 +212,11 @@ class Searcher:
             places = neighbour_places(run.chunks, width=width)
             beside = await self._store.get_places(run.tenant, places)
             run.chunks = with_neighbours(run.chunks, beside, width=width)
+
+
+async def _all(works: Sequence[Coroutine[Any, Any, _Result]]) -> Sequence[_Result]:
+    """All at once; one alone, which is the rule, without a task of its own."""
+    return [await works[0]] if len(works) == 1 else await asyncio.gather(*works)
 
 
 def words_of(chunk: Chunk) -> str:
