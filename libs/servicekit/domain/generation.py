@@ -41,10 +41,22 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """A piece of the answer and how many of the model's tokens it holds (at least 0)."""
+    """A piece of the answer and how many of the model's tokens it holds (at least 0).
+
+    `logprobs` are those of its tokens, where they were asked for and the engine tells them.
+    """
 
     text: str
     token_count: int = 1
+    logprobs: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's text, and the natural logarithm of its probability (at most 0)."""
+
+    text: str
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +86,23 @@ class TokenCount:
 class ModelInfo:
     """What an engine serves; `revision` is empty where the engine reports none.
 
-    Prompt and answer together fit into `max_total_tokens`, the prompt alone into `max_input_tokens`.
+    Prompt and answer together fit into `max_total_tokens`, the prompt alone into `max_input_tokens`. At most
+    `max_concurrent_requests` are worked on or wait at once; 0 where the engine does not tell.
     """
 
     model: str
     revision: str
     max_input_tokens: int
     max_total_tokens: int
+    max_concurrent_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine has to do at this moment: requests that wait, and those in its running batch."""
+
+    queued_requests: int
+    running_requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +118,8 @@ class Attempt:
     """One try at one engine, whatever its end; `number` counts from 1, times are in seconds.
 
     `engine` is its address without credentials; `time_to_first_token_s` is None when no token came;
-    `error_reason` is UPPER_SNAKE, empty when the attempt succeeded.
+    `error_reason` is UPPER_SNAKE, empty when the attempt succeeded. `choice` says why this replica of a pool (empty
+    without one), `queue_s` how much of the duration was spent waiting for a place.
     """
 
     number: int
@@ -111,6 +134,8 @@ class Attempt:
     finish_reason: FinishReason
     error_reason: str = ""
     adapter: str = ""
+    choice: str = ""
+    queue_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ class EngineRequest:
     """One generation: `messages` hold everything a model reads.
 
     `question` and `context` are the same in parts, for engines that answer without a model; `request_id` is
-    the caller's name for the work, for logs of both sides.
+    the caller's name for the work, for logs of both sides. `output_schema` is a JSON schema as JSON that the answer must
+    satisfy, `adapter` a LoRA adapter of the engine; both are empty for none.
     """
 
     messages: tuple[Message, ...]
@@ -130,6 +131,9 @@ class EngineRequest:
     context: tuple[ContextChunk, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     request_id: str = ""
+    output_schema: str = ""
+    adapter: str = ""
+    want_logprobs: bool = False
 
 
 def _check(name: str, value: float | None, holds: Callable[[float], bool], bounds: str) -> None:

@@ -3,11 +3,11 @@
 Implemented by `adapters.tgi`, `adapters.openai` and `adapters.extractive`; driven by the generator.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from servicekit.domain.generation import EngineEvent, ModelInfo, TokenCount
-from servicekit.domain.prompt import EngineRequest
+from servicekit.domain.generation import EngineEvent, EngineLoad, ModelInfo, TokenCount
+from servicekit.domain.prompt import EngineRequest, Message
 
 
 class Engine(Protocol):
@@ -43,4 +43,19 @@ class Engine(Protocol):
 
     async def count_tokens(self, text: str) -> TokenCount:
         """Tokens of `text` by the engine's tokenizer, without special tokens; else an estimate marked so."""
+        ...
+
+    async def count_messages(self, messages: Sequence[Message]) -> TokenCount:
+        """Tokens that a generation from these messages reads, chat format and special tokens included.
+
+        Exact where the engine has a route for it or its template is known here; else an estimate marked so.
+        """
+        ...
+
+    async def load(self) -> EngineLoad | None:
+        """What the engine has to do now, from its metrics; None where it tells nothing.
+
+        Raises:
+            BackendUnavailable, BackendTimeout.
+        """
         ...

@@ -171,6 +171,9 @@ class InteractionCompleted(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     RETRACTED_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_HASH_FIELD_NUMBER: _builtins.int
+    MEAN_LOGPROB_FIELD_NUMBER: _builtins.int
+    INVALID_MARKERS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Signed id of the request."""
     tenant_id: _builtins.str
@@ -243,6 +246,12 @@ class InteractionCompleted(_message.Message):
     """The tokens streamed were retracted."""
     channel: _builtins.str
     """How the answer was asked for: `grpc`, `grpc-stream`, `http`, `http-stream`."""
+    output_schema_hash: _builtins.str
+    """SHA-256 of the JSON schema asked for, lower-case hexadecimal; empty: free text."""
+    mean_logprob: _builtins.float
+    """Mean natural logarithm of the answer tokens' probabilities (perplexity is e to the minus of it); absent unless asked
+    for and told by the engine.
+    """
     @_builtins.property
     def accept_time(self) -> _timestamp_pb2.Timestamp:
         """When the request was accepted."""
@@ -290,6 +299,10 @@ class InteractionCompleted(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels of the request."""
+
+    @_builtins.property
+    def invalid_markers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Markers in the answer that name no chunk."""
 
     def __init__(
         self,
@@ -342,11 +355,16 @@ class InteractionCompleted(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         retracted: _builtins.bool = ...,
         channel: _builtins.str = ...,
+        output_schema_hash: _builtins.str = ...,
+        mean_logprob: _builtins.float | None = ...,
+        invalid_markers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "complete_time", b"complete_time", "prompt", b"prompt", "sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob", "accept_time", b"accept_time", "complete_time", b"complete_time", "mean_logprob", b"mean_logprob", "prompt", b"prompt", "sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "answer", b"answer", "attempts", b"attempts", "budget_reservation_id", b"budget_reservation_id", "cache_similarity", b"cache_similarity", "cache_source_request_id", b"cache_source_request_id", "cache_status", b"cache_status", "channel", b"channel", "chunks", b"chunks", "citations", b"citations", "complete_time", b"complete_time", "conversation_id", b"conversation_id", "corpus_version", b"corpus_version", "cost_microusd", b"cost_microusd", "deadline_granted_us", b"deadline_granted_us", "degradations", b"degradations", "duration_us", b"duration_us", "embedding_model", b"embedding_model", "end_user_id", b"end_user_id", "error_reason", b"error_reason", "finish_reason", b"finish_reason", "idempotency_key", b"idempotency_key", "labels", b"labels", "model", b"model", "outcome", b"outcome", "policy_version", b"policy_version", "price_version", b"price_version", "project", b"project", "prompt", b"prompt", "query", b"query", "query_vector_fp16", b"query_vector_fp16", "release", b"release", "replay_of", b"replay_of", "request_id", b"request_id", "retention_class", b"retention_class", "retracted", b"retracted", "route", b"route", "sampling", b"sampling", "shadow_of", b"shadow_of", "sticky_key", b"sticky_key", "tenant_id", b"tenant_id", "time_to_first_token_us", b"time_to_first_token_us", "timings", b"timings", "training_consent", b"training_consent", "usage", b"usage", "variant", b"variant", "variant_probability", b"variant_probability", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob", "accept_time", b"accept_time", "answer", b"answer", "attempts", b"attempts", "budget_reservation_id", b"budget_reservation_id", "cache_similarity", b"cache_similarity", "cache_source_request_id", b"cache_source_request_id", "cache_status", b"cache_status", "channel", b"channel", "chunks", b"chunks", "citations", b"citations", "complete_time", b"complete_time", "conversation_id", b"conversation_id", "corpus_version", b"corpus_version", "cost_microusd", b"cost_microusd", "deadline_granted_us", b"deadline_granted_us", "degradations", b"degradations", "duration_us", b"duration_us", "embedding_model", b"embedding_model", "end_user_id", b"end_user_id", "error_reason", b"error_reason", "finish_reason", b"finish_reason", "idempotency_key", b"idempotency_key", "invalid_markers", b"invalid_markers", "labels", b"labels", "mean_logprob", b"mean_logprob", "model", b"model", "outcome", b"outcome", "output_schema_hash", b"output_schema_hash", "policy_version", b"policy_version", "price_version", b"price_version", "project", b"project", "prompt", b"prompt", "query", b"query", "query_vector_fp16", b"query_vector_fp16", "release", b"release", "replay_of", b"replay_of", "request_id", b"request_id", "retention_class", b"retention_class", "retracted", b"retracted", "route", b"route", "sampling", b"sampling", "shadow_of", b"shadow_of", "sticky_key", b"sticky_key", "tenant_id", b"tenant_id", "time_to_first_token_us", b"time_to_first_token_us", "timings", b"timings", "training_consent", b"training_consent", "usage", b"usage", "variant", b"variant", "variant_probability", b"variant_probability", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mean_logprob: _TypeAlias = _typing.Literal["mean_logprob"]  # noqa: Y015
+    _WhichOneofArgType__mean_logprob: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_logprob) -> _WhichOneofReturnType__mean_logprob | None: ...
 
 Global___InteractionCompleted: _TypeAlias = InteractionCompleted  # noqa: Y015

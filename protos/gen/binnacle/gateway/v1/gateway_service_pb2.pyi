@@ -170,6 +170,8 @@ class Question(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     RETRIEVAL_MODE_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The question, UTF-8, 1 to 8,192 characters, not blank; required."""
     idempotency_key: _builtins.str
@@ -204,6 +206,10 @@ class Question(_message.Message):
     """The model alias; empty: the route's."""
     retrieval_mode: Global___RetrievalMode.ValueType
     """How chunks are retrieved, or that none are; default: as the route says."""
+    output_schema: _builtins.str
+    """A JSON schema (draft 2020-12, a JSON object, at most 65,536 bytes) that the answer must satisfy; empty: free text."""
+    logprobs: _builtins.bool
+    """Measure how sure the model was of its answer (`Answer.mean_logprob`), where the engine tells."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[_text_pb2.Message]:
         """Earlier messages, oldest first, at most 64; given, they take the place of the kept conversation. Users' and
@@ -243,10 +249,12 @@ class Question(_message.Message):
         top_k: _builtins.int = ...,
         model: _builtins.str = ...,
         retrieval_mode: Global___RetrievalMode.ValueType = ...,
+        output_schema: _builtins.str = ...,
+        logprobs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "filter", b"filter", "history", b"history", "idempotency_key", b"idempotency_key", "labels", b"labels", "model", b"model", "project", b"project", "release", b"release", "retrieval_mode", b"retrieval_mode", "route", b"route", "sampling", b"sampling", "sticky_key", b"sticky_key", "text", b"text", "top_k", b"top_k", "training_consent", b"training_consent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "filter", b"filter", "history", b"history", "idempotency_key", b"idempotency_key", "labels", b"labels", "logprobs", b"logprobs", "model", b"model", "output_schema", b"output_schema", "project", b"project", "release", b"release", "retrieval_mode", b"retrieval_mode", "route", b"route", "sampling", b"sampling", "sticky_key", b"sticky_key", "text", b"text", "top_k", b"top_k", "training_consent", b"training_consent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,6 +546,7 @@ class Answer(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    MEAN_LOGPROB_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Signed id of the request; feedback refers to it."""
     text: _builtins.str
@@ -564,6 +573,10 @@ class Answer(_message.Message):
     """The conversation it belongs to; empty when none."""
     replayed: _builtins.bool
     """The answer is a recorded one, returned for a repeated idempotency key."""
+    mean_logprob: _builtins.float
+    """Mean natural logarithm of the tokens' probabilities (perplexity is e to the minus of it); absent unless asked for
+    and told by the engine.
+    """
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.Citation]:
         """What the answer cites, in the order of the markers."""
@@ -615,12 +628,15 @@ class Answer(_message.Message):
         conversation_id: _builtins.str = ...,
         replayed: _builtins.bool = ...,
         prompt: _generation_pb2.PromptRef | None = ...,
+        mean_logprob: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob", "mean_logprob", b"mean_logprob", "prompt", b"prompt", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "citations", b"citations", "conversation_id", b"conversation_id", "corpus_version", b"corpus_version", "cost_microusd", b"cost_microusd", "degradations", b"degradations", "finish_reason", b"finish_reason", "model", b"model", "outcome", b"outcome", "price_version", b"price_version", "prompt", b"prompt", "release", b"release", "replayed", b"replayed", "request_id", b"request_id", "route", b"route", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob", "chunks", b"chunks", "citations", b"citations", "conversation_id", b"conversation_id", "corpus_version", b"corpus_version", "cost_microusd", b"cost_microusd", "degradations", b"degradations", "finish_reason", b"finish_reason", "mean_logprob", b"mean_logprob", "model", b"model", "outcome", b"outcome", "price_version", b"price_version", "prompt", b"prompt", "release", b"release", "replayed", b"replayed", "request_id", b"request_id", "route", b"route", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mean_logprob: _TypeAlias = _typing.Literal["mean_logprob"]  # noqa: Y015
+    _WhichOneofArgType__mean_logprob: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_logprob) -> _WhichOneofReturnType__mean_logprob | None: ...
 
 Global___Answer: _TypeAlias = Answer  # noqa: Y015
 

@@ -25,33 +25,42 @@ _sym_db = _symbol_database.Default()
 from binnacle.type.v1 import chunk_pb2 as binnacle_dot_type_dot_v1_dot_chunk__pb2
 from binnacle.type.v1 import generation_pb2 as binnacle_dot_type_dot_v1_dot_generation__pb2
 from binnacle.type.v1 import text_pb2 as binnacle_dot_type_dot_v1_dot_text__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-binnacle/generator/v1/generator_service.proto\x12\x15\x62innacle.generator.v1\x1a\x1c\x62innacle/type/v1/chunk.proto\x1a!binnacle/type/v1/generation.proto\x1a\x1b\x62innacle/type/v1/text.proto\"\xe8\x01\n\x15GenerateAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12-\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1d.binnacle.type.v1.ScoredChunk\x12*\n\x07history\x18\x03 \x03(\x0b\x32\x19.binnacle.type.v1.Message\x12\r\n\x05model\x18\x04 \x01(\t\x12,\n\x08sampling\x18\x05 \x01(\x0b\x32\x1a.binnacle.type.v1.Sampling\x12\x11\n\tprompt_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\x8a\x01\n\x16GenerateAnswerResponse\x12\x32\n\x05token\x18\x01 \x01(\x0b\x32!.binnacle.generator.v1.TokenDeltaH\x00\x12\x33\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.binnacle.generator.v1.GenerationEndH\x00\x42\x07\n\x05\x65vent\"/\n\nTokenDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\"\xe0\x03\n\rGenerationEnd\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12-\n\tcitations\x18\x02 \x03(\x0b\x32\x1a.binnacle.type.v1.Citation\x12\x17\n\x0finvalid_markers\x18\x03 \x03(\t\x12&\n\x05usage\x18\x04 \x01(\x0b\x32\x17.binnacle.type.v1.Usage\x12\x15\n\rcost_microusd\x18\x05 \x01(\x03\x12\x15\n\rprice_version\x18\x06 \x01(\t\x12\x35\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x1e.binnacle.type.v1.FinishReason\x12+\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x19.binnacle.type.v1.Attempt\x12+\n\x06prompt\x18\t \x01(\x0b\x32\x1b.binnacle.type.v1.PromptRef\x12\x18\n\x10packed_chunk_ids\x18\n \x03(\t\x12\x16\n\x0e\x64ropped_chunks\x18\x0b \x01(\x05\x12\x18\n\x10\x64ropped_messages\x18\x0c \x01(\x05\x12\x33\n\x0c\x64\x65gradations\x18\r \x03(\x0b\x32\x1d.binnacle.type.v1.Degradation\x12\x0f\n\x07refused\x18\x0e \x01(\x08\"1\n\x12\x43ountTokensRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"=\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\x12\x11\n\testimated\x18\x02 \x01(\x08\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.binnacle.generator.v1.Model\"\xbd\x01\n\x05Model\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x1d\n\x15\x63ontext_window_tokens\x18\x04 \x01(\x05\x12\x1c\n\x14input_price_microusd\x18\x05 \x01(\x03\x12\x1d\n\x15output_price_microusd\x18\x06 \x01(\x03\x12\x15\n\rprice_version\x18\x07 \x01(\t\x12\x11\n\tavailable\x18\x08 \x01(\x08\x32\xcc\x02\n\x10GeneratorService\x12o\n\x0eGenerateAnswer\x12,.binnacle.generator.v1.GenerateAnswerRequest\x1a-.binnacle.generator.v1.GenerateAnswerResponse0\x01\x12\x64\n\x0b\x43ountTokens\x12).binnacle.generator.v1.CountTokensRequest\x1a*.binnacle.generator.v1.CountTokensResponse\x12\x61\n\nListModels\x12(.binnacle.generator.v1.ListModelsRequest\x1a).binnacle.generator.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-binnacle/generator/v1/generator_service.proto\x12\x15\x62innacle.generator.v1\x1a\x1c\x62innacle/type/v1/chunk.proto\x1a!binnacle/type/v1/generation.proto\x1a\x1b\x62innacle/type/v1/text.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa2\x02\n\x15GenerateAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12-\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1d.binnacle.type.v1.ScoredChunk\x12*\n\x07history\x18\x03 \x03(\x0b\x32\x19.binnacle.type.v1.Message\x12\r\n\x05model\x18\x04 \x01(\t\x12,\n\x08sampling\x18\x05 \x01(\x0b\x32\x1a.binnacle.type.v1.Sampling\x12\x11\n\tprompt_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\routput_schema\x18\x08 \x01(\t\x12\x10\n\x08logprobs\x18\t \x01(\x08\x12\x0f\n\x07\x61\x64\x61pter\x18\n \x01(\t\"\x8a\x01\n\x16GenerateAnswerResponse\x12\x32\n\x05token\x18\x01 \x01(\x0b\x32!.binnacle.generator.v1.TokenDeltaH\x00\x12\x33\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.binnacle.generator.v1.GenerationEndH\x00\x42\x07\n\x05\x65vent\"a\n\nTokenDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x30\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1e.binnacle.type.v1.TokenLogprob\"\xee\x04\n\rGenerationEnd\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12-\n\tcitations\x18\x02 \x03(\x0b\x32\x1a.binnacle.type.v1.Citation\x12\x17\n\x0finvalid_markers\x18\x03 \x03(\t\x12&\n\x05usage\x18\x04 \x01(\x0b\x32\x17.binnacle.type.v1.Usage\x12\x15\n\rcost_microusd\x18\x05 \x01(\x03\x12\x15\n\rprice_version\x18\x06 \x01(\t\x12\x35\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x1e.binnacle.type.v1.FinishReason\x12+\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x19.binnacle.type.v1.Attempt\x12+\n\x06prompt\x18\t \x01(\x0b\x32\x1b.binnacle.type.v1.PromptRef\x12\x18\n\x10packed_chunk_ids\x18\n \x03(\t\x12\x16\n\x0e\x64ropped_chunks\x18\x0b \x01(\x05\x12\x18\n\x10\x64ropped_messages\x18\x0c \x01(\x05\x12\x33\n\x0c\x64\x65gradations\x18\r \x03(\x0b\x32\x1d.binnacle.type.v1.Degradation\x12\x0f\n\x07refused\x18\x0e \x01(\x08\x12\x19\n\x0cmean_logprob\x18\x0f \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x64uplicate_chunks\x18\x10 \x01(\x05\x12\x18\n\x10shortened_chunks\x18\x11 \x01(\x05\x12,\n\x08sampling\x18\x12 \x01(\x0b\x32\x1a.binnacle.type.v1.SamplingB\x0f\n\r_mean_logprob\"Y\n\x15\x43ompleteAnswerRequest\x12@\n\ngeneration\x18\x01 \x01(\x0b\x32,.binnacle.generator.v1.GenerateAnswerRequest\"}\n\x16\x43ompleteAnswerResponse\x12\x31\n\x03\x65nd\x18\x01 \x01(\x0b\x32$.binnacle.generator.v1.GenerationEnd\x12\x30\n\x08logprobs\x18\x02 \x03(\x0b\x32\x1e.binnacle.type.v1.TokenLogprob\"1\n\x12\x43ountTokensRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"=\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\x12\x11\n\testimated\x18\x02 \x01(\x08\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.binnacle.generator.v1.Model\"\xef\x01\n\x05Model\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x1d\n\x15\x63ontext_window_tokens\x18\x04 \x01(\x05\x12\x1c\n\x14input_price_microusd\x18\x05 \x01(\x03\x12\x1d\n\x15output_price_microusd\x18\x06 \x01(\x03\x12\x15\n\rprice_version\x18\x07 \x01(\t\x12\x11\n\tavailable\x18\x08 \x01(\x08\x12\x30\n\x08replicas\x18\t \x03(\x0b\x32\x1e.binnacle.generator.v1.Replica\"\xea\x01\n\x07Replica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.binnacle.generator.v1.ReplicaState\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\x12\x18\n\x10running_requests\x18\x04 \x01(\x05\x12\x1a\n\x12outstanding_tokens\x18\x05 \x01(\x03\x12\x30\n\rexpected_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11last_error_reason\x18\x07 \x01(\t*~\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_STATE_HEALTHY\x10\x01\x12\x19\n\x15REPLICA_STATE_EJECTED\x10\x02\x12\x19\n\x15REPLICA_STATE_PROBING\x10\x03\x32\xbb\x03\n\x10GeneratorService\x12o\n\x0eGenerateAnswer\x12,.binnacle.generator.v1.GenerateAnswerRequest\x1a-.binnacle.generator.v1.GenerateAnswerResponse0\x01\x12m\n\x0e\x43ompleteAnswer\x12,.binnacle.generator.v1.CompleteAnswerRequest\x1a-.binnacle.generator.v1.CompleteAnswerResponse\x12\x64\n\x0b\x43ountTokens\x12).binnacle.generator.v1.CountTokensRequest\x1a*.binnacle.generator.v1.CountTokensResponse\x12\x61\n\nListModels\x12(.binnacle.generator.v1.ListModelsRequest\x1a).binnacle.generator.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'binnacle.generator.v1.generator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GENERATEANSWERREQUEST']._serialized_start=167
-  _globals['_GENERATEANSWERREQUEST']._serialized_end=399
-  _globals['_GENERATEANSWERRESPONSE']._serialized_start=402
-  _globals['_GENERATEANSWERRESPONSE']._serialized_end=540
-  _globals['_TOKENDELTA']._serialized_start=542
-  _globals['_TOKENDELTA']._serialized_end=589
-  _globals['_GENERATIONEND']._serialized_start=592
-  _globals['_GENERATIONEND']._serialized_end=1072
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1074
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1123
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1125
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1186
-  _globals['_LISTMODELSREQUEST']._serialized_start=1188
-  _globals['_LISTMODELSREQUEST']._serialized_end=1207
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1209
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1275
-  _globals['_MODEL']._serialized_start=1278
-  _globals['_MODEL']._serialized_end=1467
-  _globals['_GENERATORSERVICE']._serialized_start=1470
-  _globals['_GENERATORSERVICE']._serialized_end=1802
+  _globals['_REPLICASTATE']._serialized_start=2256
+  _globals['_REPLICASTATE']._serialized_end=2382
+  _globals['_GENERATEANSWERREQUEST']._serialized_start=199
+  _globals['_GENERATEANSWERREQUEST']._serialized_end=489
+  _globals['_GENERATEANSWERRESPONSE']._serialized_start=492
+  _globals['_GENERATEANSWERRESPONSE']._serialized_end=630
+  _globals['_TOKENDELTA']._serialized_start=632
+  _globals['_TOKENDELTA']._serialized_end=729
+  _globals['_GENERATIONEND']._serialized_start=732
+  _globals['_GENERATIONEND']._serialized_end=1354
+  _globals['_COMPLETEANSWERREQUEST']._serialized_start=1356
+  _globals['_COMPLETEANSWERREQUEST']._serialized_end=1445
+  _globals['_COMPLETEANSWERRESPONSE']._serialized_start=1447
+  _globals['_COMPLETEANSWERRESPONSE']._serialized_end=1572
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1574
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1623
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1625
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1686
+  _globals['_LISTMODELSREQUEST']._serialized_start=1688
+  _globals['_LISTMODELSREQUEST']._serialized_end=1707
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1709
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1775
+  _globals['_MODEL']._serialized_start=1778
+  _globals['_MODEL']._serialized_end=2017
+  _globals['_REPLICA']._serialized_start=2020
+  _globals['_REPLICA']._serialized_end=2254
+  _globals['_GENERATORSERVICE']._serialized_start=2385
+  _globals['_GENERATORSERVICE']._serialized_end=2828
 # @@protoc_insertion_point(module_scope)

@@ -8,8 +8,10 @@ from binnacle.type.v1 import generation_pb2 as _generation_pb2
 from binnacle.type.v1 import text_pb2 as _text_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReplicaState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplicaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLICA_STATE_UNSPECIFIED: _ReplicaState.ValueType  # 0
+    """Not given."""
+    REPLICA_STATE_HEALTHY: _ReplicaState.ValueType  # 1
+    """It gets requests."""
+    REPLICA_STATE_EJECTED: _ReplicaState.ValueType  # 2
+    """It failed too often and gets none for a while."""
+    REPLICA_STATE_PROBING: _ReplicaState.ValueType  # 3
+    """It gets one request to show that it is well again."""
+
+class ReplicaState(_ReplicaState, metaclass=_ReplicaStateEnumTypeWrapper):
+    """Whether a replica gets requests."""
+
+REPLICA_STATE_UNSPECIFIED: ReplicaState.ValueType  # 0
+"""Not given."""
+REPLICA_STATE_HEALTHY: ReplicaState.ValueType  # 1
+"""It gets requests."""
+REPLICA_STATE_EJECTED: ReplicaState.ValueType  # 2
+"""It failed too often and gets none for a while."""
+REPLICA_STATE_PROBING: ReplicaState.ValueType  # 3
+"""It gets one request to show that it is well again."""
+Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
 @_typing.final
 class GenerateAnswerRequest(_message.Message):
@@ -34,6 +64,9 @@ class GenerateAnswerRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     PROMPT_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question, 1 to 32,768 characters, not blank; required."""
     model: _builtins.str
@@ -42,6 +75,12 @@ class GenerateAnswerRequest(_message.Message):
     """The prompt template; empty: the model's default."""
     request_id: _builtins.str
     """The caller's name for this work, kept in logs."""
+    output_schema: _builtins.str
+    """A JSON schema (draft 2020-12, a JSON object, at most 65,536 bytes) that the answer must satisfy; empty: free text."""
+    logprobs: _builtins.bool
+    """Tell each token's probability, where the engine does."""
+    adapter: _builtins.str
+    """A LoRA adapter of the engine, at most 128 characters; empty: the alias's."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.ScoredChunk]:
         """The retrieved chunks, best first; at most 100."""
@@ -64,10 +103,13 @@ class GenerateAnswerRequest(_message.Message):
         sampling: _generation_pb2.Sampling | None = ...,
         prompt_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        output_schema: _builtins.str = ...,
+        logprobs: _builtins.bool = ...,
+        adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "history", b"history", "model", b"model", "prompt_id", b"prompt_id", "question", b"question", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "chunks", b"chunks", "history", b"history", "logprobs", b"logprobs", "model", b"model", "output_schema", b"output_schema", "prompt_id", b"prompt_id", "question", b"question", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,19 +155,25 @@ class TokenDelta(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     token_count: _builtins.int
     """How many model tokens it holds."""
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+        """Its tokens with their probabilities; empty unless asked for and told by the engine."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         token_count: _builtins.int = ...,
+        logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "token_count", b"token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "text", b"text", "token_count", b"token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,6 +199,10 @@ class GenerationEnd(_message.Message):
     DROPPED_MESSAGES_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    MEAN_LOGPROB_FIELD_NUMBER: _builtins.int
+    DUPLICATE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SHORTENED_CHUNKS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The whole answer: all deltas joined."""
     cost_microusd: _builtins.int
@@ -165,6 +217,14 @@ class GenerationEnd(_message.Message):
     """Messages of the history left out for want of room."""
     refused: _builtins.bool
     """The engine refused for want of support in the chunks."""
+    mean_logprob: _builtins.float
+    """Mean natural logarithm of the tokens' probabilities (perplexity is e to the minus of it); absent unless asked for
+    and told by the engine.
+    """
+    duplicate_chunks: _builtins.int
+    """Chunks left out because an earlier one says the same."""
+    shortened_chunks: _builtins.int
+    """Chunks of which only the beginning went in, for want of room."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.Citation]:
         """The markers resolved, in order of appearance."""
@@ -193,6 +253,10 @@ class GenerationEnd(_message.Message):
     def degradations(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Degradation]:
         """What was left out, fallbacks among them."""
 
+    @_builtins.property
+    def sampling(self) -> _generation_pb2.Sampling:
+        """Settings in force, those of the route and a pinned seed included."""
+
     def __init__(
         self,
         *,
@@ -210,14 +274,74 @@ class GenerationEnd(_message.Message):
         dropped_messages: _builtins.int = ...,
         degradations: _abc.Iterable[_generation_pb2.Degradation] | None = ...,
         refused: _builtins.bool = ...,
+        mean_logprob: _builtins.float | None = ...,
+        duplicate_chunks: _builtins.int = ...,
+        shortened_chunks: _builtins.int = ...,
+        sampling: _generation_pb2.Sampling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob", "mean_logprob", b"mean_logprob", "prompt", b"prompt", "sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempts", b"attempts", "citations", b"citations", "cost_microusd", b"cost_microusd", "degradations", b"degradations", "dropped_chunks", b"dropped_chunks", "dropped_messages", b"dropped_messages", "finish_reason", b"finish_reason", "invalid_markers", b"invalid_markers", "packed_chunk_ids", b"packed_chunk_ids", "price_version", b"price_version", "prompt", b"prompt", "refused", b"refused", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob", "answer", b"answer", "attempts", b"attempts", "citations", b"citations", "cost_microusd", b"cost_microusd", "degradations", b"degradations", "dropped_chunks", b"dropped_chunks", "dropped_messages", b"dropped_messages", "duplicate_chunks", b"duplicate_chunks", "finish_reason", b"finish_reason", "invalid_markers", b"invalid_markers", "mean_logprob", b"mean_logprob", "packed_chunk_ids", b"packed_chunk_ids", "price_version", b"price_version", "prompt", b"prompt", "refused", b"refused", "sampling", b"sampling", "shortened_chunks", b"shortened_chunks", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mean_logprob: _TypeAlias = _typing.Literal["mean_logprob"]  # noqa: Y015
+    _WhichOneofArgType__mean_logprob: _TypeAlias = _typing.Literal["_mean_logprob", b"_mean_logprob"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_logprob) -> _WhichOneofReturnType__mean_logprob | None: ...
+
+Global___GenerationEnd: _TypeAlias = GenerationEnd  # noqa: Y015
+
+@_typing.final
+class CompleteAnswerRequest(_message.Message):
+    """Request of CompleteAnswer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generation(self) -> Global___GenerateAnswerRequest:
+        """What is to be answered; required."""
+
+    def __init__(
+        self,
+        *,
+        generation: Global___GenerateAnswerRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GenerationEnd: _TypeAlias = GenerationEnd  # noqa: Y015
+Global___CompleteAnswerRequest: _TypeAlias = CompleteAnswerRequest  # noqa: Y015
+
+@_typing.final
+class CompleteAnswerResponse(_message.Message):
+    """Response of CompleteAnswer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    END_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def end(self) -> Global___GenerationEnd:
+        """The answer and how it was made."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+        """The answer's tokens with their probabilities; empty unless asked for and told by the engine."""
+
+    def __init__(
+        self,
+        *,
+        end: Global___GenerationEnd | None = ...,
+        logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "logprobs", b"logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteAnswerResponse: _TypeAlias = CompleteAnswerResponse  # noqa: Y015
 
 @_typing.final
 class CountTokensRequest(_message.Message):
@@ -326,6 +450,7 @@ class Model(_message.Message):
     OUTPUT_PRICE_MICROUSD_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """The alias."""
     model: _builtins.str
@@ -342,6 +467,10 @@ class Model(_message.Message):
     """The price table's version."""
     available: _builtins.bool
     """Its engine answers now."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """The servers behind it."""
+
     def __init__(
         self,
         *,
@@ -353,11 +482,60 @@ class Model(_message.Message):
         output_price_microusd: _builtins.int = ...,
         price_version: _builtins.str = ...,
         available: _builtins.bool = ...,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "available", b"available", "context_window_tokens", b"context_window_tokens", "input_price_microusd", b"input_price_microusd", "model", b"model", "output_price_microusd", b"output_price_microusd", "price_version", b"price_version", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "available", b"available", "context_window_tokens", b"context_window_tokens", "input_price_microusd", b"input_price_microusd", "model", b"model", "output_price_microusd", b"output_price_microusd", "price_version", b"price_version", "replicas", b"replicas", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """One server of a pool, as the generator sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+    RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_TOKENS_FIELD_NUMBER: _builtins.int
+    EXPECTED_WAIT_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_REASON_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Its address without credentials."""
+    state: Global___ReplicaState.ValueType
+    """Whether it gets requests."""
+    queued_requests: _builtins.int
+    """Requests that wait there, as it told last."""
+    running_requests: _builtins.int
+    """Requests that it works on, as it told last."""
+    outstanding_tokens: _builtins.int
+    """Tokens, in and out, that this generator still awaits from it."""
+    last_error_reason: _builtins.str
+    """Reason of its last error in UPPER_SNAKE; empty: none since it was well."""
+    @_builtins.property
+    def expected_wait(self) -> _duration_pb2.Duration:
+        """How long a request would wait there for its first token."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        state: Global___ReplicaState.ValueType = ...,
+        queued_requests: _builtins.int = ...,
+        running_requests: _builtins.int = ...,
+        outstanding_tokens: _builtins.int = ...,
+        expected_wait: _duration_pb2.Duration | None = ...,
+        last_error_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "expected_wait", b"expected_wait", "last_error_reason", b"last_error_reason", "outstanding_tokens", b"outstanding_tokens", "queued_requests", b"queued_requests", "running_requests", b"running_requests", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015

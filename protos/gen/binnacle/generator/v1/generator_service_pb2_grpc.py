@@ -40,6 +40,11 @@ class GeneratorServiceStub(object):
                 request_serializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.GenerateAnswerRequest.SerializeToString,
                 response_deserializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.GenerateAnswerResponse.FromString,
                 _registered_method=True)
+        self.CompleteAnswer = channel.unary_unary(
+                '/binnacle.generator.v1.GeneratorService/CompleteAnswer',
+                request_serializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CompleteAnswerRequest.SerializeToString,
+                response_deserializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CompleteAnswerResponse.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/binnacle.generator.v1.GeneratorService/CountTokens',
                 request_serializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CountTokensRequest.SerializeToString,
@@ -59,6 +64,13 @@ class GeneratorServiceServicer(object):
     def GenerateAnswer(self, request, context):
         """Answers a question from chunks: tokens, then exactly one end, or an error status. Where engines were tried, the
         error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteAnswer(self, request, context):
+        """The same, told as one. Scope: generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +97,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.GenerateAnswer,
                     request_deserializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.GenerateAnswerRequest.FromString,
                     response_serializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.GenerateAnswerResponse.SerializeToString,
+            ),
+            'CompleteAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteAnswer,
+                    request_deserializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CompleteAnswerRequest.FromString,
+                    response_serializer=binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CompleteAnswerResponse.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -125,6 +142,33 @@ class GeneratorService(object):
             '/binnacle.generator.v1.GeneratorService/GenerateAnswer',
             binnacle_dot_generator_dot_v1_dot_generator__service__pb2.GenerateAnswerRequest.SerializeToString,
             binnacle_dot_generator_dot_v1_dot_generator__service__pb2.GenerateAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/binnacle.generator.v1.GeneratorService/CompleteAnswer',
+            binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CompleteAnswerRequest.SerializeToString,
+            binnacle_dot_generator_dot_v1_dot_generator__service__pb2.CompleteAnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

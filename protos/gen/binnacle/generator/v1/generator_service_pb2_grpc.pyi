@@ -20,6 +20,8 @@ class GeneratorServiceStub:
     """Answers a question from chunks: tokens, then exactly one end, or an error status. Where engines were tried, the
     error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
     """
+    CompleteAnswer: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.CompleteAnswerRequest, _generator_service_pb2.CompleteAnswerResponse]
+    """The same, told as one. Scope: generate."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.CountTokensRequest, _generator_service_pb2.CountTokensResponse]
     """Counts tokens as the model does. Scope: generate."""
     ListModels: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.ListModelsRequest, _generator_service_pb2.ListModelsResponse]
@@ -37,6 +39,14 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers a question from chunks: tokens, then exactly one end, or an error status. Where engines were tried, the
         error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
         """
+
+    @_abc_1.abstractmethod
+    def CompleteAnswer(
+        self,
+        request: _generator_service_pb2.CompleteAnswerRequest,
+        context: _aio.ServicerContext[_generator_service_pb2.CompleteAnswerRequest, _abc.Awaitable[_generator_service_pb2.CompleteAnswerResponse]],
+    ) -> _abc.Awaitable[_generator_service_pb2.CompleteAnswerResponse]:
+        """The same, told as one. Scope: generate."""
 
     @_abc_1.abstractmethod
     def CountTokens(

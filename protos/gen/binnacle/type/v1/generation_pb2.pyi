@@ -173,6 +173,32 @@ class Usage(_message.Message):
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
+class TokenLogprob(_message.Message):
+    """A token of an answer with its probability."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The token's text."""
+    logprob: _builtins.float
+    """Natural logarithm of its probability, at most 0."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        logprob: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
+
+@_typing.final
 class Attempt(_message.Message):
     """One try at one engine."""
 
@@ -191,6 +217,8 @@ class Attempt(_message.Message):
     TIME_TO_FIRST_TOKEN_US_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    QUEUE_US_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the attempt, from 1."""
     model_alias: _builtins.str
@@ -215,6 +243,12 @@ class Attempt(_message.Message):
     """How it ended."""
     error_reason: _builtins.str
     """Reason of the error in UPPER_SNAKE; empty when it succeeded."""
+    choice: _builtins.str
+    """Why this replica: `only`, `affinity` (its prefix cache), `shorter_wait` (of two), `probe` (of an ejected one),
+    `retry` (another failed), `hedge` (another was slow); empty where there is no pool.
+    """
+    queue_us: _builtins.int
+    """Of the duration, what was spent waiting for a place, in microseconds."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens of this attempt."""
@@ -235,10 +269,12 @@ class Attempt(_message.Message):
         time_to_first_token_us: _builtins.int = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         error_reason: _builtins.str = ...,
+        choice: _builtins.str = ...,
+        queue_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "cost_microusd", b"cost_microusd", "duration_us", b"duration_us", "engine", b"engine", "error_reason", b"error_reason", "finish_reason", b"finish_reason", "model", b"model", "model_alias", b"model_alias", "number", b"number", "price_version", b"price_version", "revision", b"revision", "time_to_first_token_us", b"time_to_first_token_us", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "choice", b"choice", "cost_microusd", b"cost_microusd", "duration_us", b"duration_us", "engine", b"engine", "error_reason", b"error_reason", "finish_reason", b"finish_reason", "model", b"model", "model_alias", b"model_alias", "number", b"number", "price_version", b"price_version", "queue_us", b"queue_us", "revision", b"revision", "time_to_first_token_us", b"time_to_first_token_us", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
