@@ -29,6 +29,8 @@ SEARCHED_WITHIN_S = 2.0
 # A piece of work rests for this part of the time that it took, and waits for a moment without searches, within bounds.
 REST_RATIO = 0.5
 MAX_REST_S = 2.0
+# A commit takes both cores' disk and memory for a moment: meanwhile the next ones come together to a larger one.
+WRITE_REST_RATIO = 20.0
 MAX_QUIET_WAIT_S = 0.02
 
 
@@ -204,12 +206,31 @@ class WatchedVectorStore(_PassingStore):
 class PacedVectorStore(_PassingStore):
     """The store as everyone else sees it: writes give way; the searches of an indexer are no one's."""
 
+    def __init__(self, store: VectorStore, gate: SearchGate) -> None:
+        super().__init__(store, gate)
+        self._turn = asyncio.Lock()
+        self._next_write_s = float("-inf")
+
     async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> int:
         """Make these the current revisions."""
-        async with self._gate.giving_way():
+        async with self._writing():
             return await self._store.replace_documents(tenant, revisions, model=model)
 
     async def write_rebuilt(self, tenant: str, chunks: Sequence[IndexedChunk]) -> None:
         """Put chunks into the index beside."""
-        async with self._gate.giving_way():
+        async with self._writing():
             await self._store.write_rebuilt(tenant, chunks)
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """At once while no one searches, else seldom: not before the rest that the last write has earned."""
+        if not self._gate.is_searched:
+            yield
+            return
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._next_write_s - time.monotonic()))
+            async with self._gate.giving_way():
+                began_s = time.monotonic()
+                yield
+                now_s = time.monotonic()
+                self._next_write_s = now_s + min(WRITE_REST_RATIO * (now_s - began_s), MAX_REST_S)
