@@ -39,18 +39,26 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with what may be used to answer it; empty `model` and `prompt_id` mean the defaults."""
+    """A question with what may be used to answer it; empty `model`, `prompt_id` and `adapter` mean the defaults."""
 
     prompt: Prompt
     model: str = ""
     sampling: Sampling = field(default_factory=Sampling)
     prompt_id: str = ""
     request_id: str = ""
+    tenant: str = ""
+    output_schema: str = ""
+    adapter: str = ""
+    want_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The end of a generation; `text` is all tokens joined, usage and cost are those of all attempts."""
+    """The end of a generation; `text` is all tokens joined, usage and cost are those of all attempts.
+
+    `sampling` are the settings in force, those of the route and a pinned seed included; `mean_logprob` is None unless
+    asked for and told by the engine.
+    """
 
     text: str
     citations: Citations
@@ -62,6 +70,8 @@ class Answer:
     packed: Packed
     degradations: tuple[Degradation, ...]
     refused: bool
+    sampling: Sampling = field(default_factory=Sampling)
+    mean_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
