@@ -3,7 +3,7 @@
 Opened by the registry for `extractive://`; also the last fallback when every model server is down.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from servicekit.adapters.extractive.selection import Quote, choose
@@ -17,7 +17,7 @@ from servicekit.domain.generation import (
     TokenEvent,
     Usage,
 )
-from servicekit.domain.prompt import EngineRequest
+from servicekit.domain.prompt import EngineRequest, Message
 from servicekit.errors import InvalidRequest
 
 REFUSAL = "I could not find an answer in the documents."
@@ -70,6 +70,13 @@ class ExtractiveEngine:
     async def count_tokens(self, text: str) -> TokenCount:
         """Words, which is what it counts in everything."""
         return TokenCount(_words(text), estimated=False)
+
+    async def count_messages(self, messages: Sequence[Message]) -> TokenCount:
+        """The words of all of them; there is no format around them."""
+        return TokenCount(sum(_words(message.content) for message in messages), estimated=False)
+
+    async def load(self) -> None:
+        """Nothing waits for it."""
 
 
 def cited(quote: Quote) -> str:

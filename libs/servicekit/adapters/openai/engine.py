@@ -4,7 +4,8 @@ Opened by the registry for
 `openai://host[:port]/v1?model=NAME[&window=8192][&limit_field=max_completion_tokens][&tls=true]`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -13,11 +14,14 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 from servicekit.adapters.engine_failures import MALFORMED, stream_cut
+from servicekit.adapters.engine_load import read_load
+from servicekit.adapters.engine_tokens import estimate_messages
 from servicekit.adapters.engine_url import EngineUrl, parse_engine_url
 from servicekit.adapters.openai.failures import to_error
 from servicekit.adapters.stop_texts import StopTexts
 from servicekit.domain.generation import (
     EngineEvent,
+    EngineLoad,
     FinishReason,
     GenerationEnd,
     ModelInfo,
@@ -25,7 +29,7 @@ from servicekit.domain.generation import (
     TokenEvent,
     Usage,
 )
-from servicekit.domain.prompt import EngineRequest, Sampling
+from servicekit.domain.prompt import EngineRequest, Message, Sampling
 from servicekit.domain.token_estimate import estimate_tokens
 from servicekit.errors import InvalidRequest, NotReady
 
@@ -40,6 +44,8 @@ _REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 _CLIENT_ERRORS = (openai.OpenAIError, httpx2.HTTPError, *MALFORMED)
+_NO_ROUTE = frozenset({401, 403, 404, 405, 501})
+_NO_ROUTE_TTL_S = 600.0
 # The package insists on a key; a server of our own asks for none.
 _NO_KEY = "none"
 
@@ -67,6 +73,9 @@ class OpenAIEngine:
         self._client = client
         self._model = url.options.get("model", "")
         self._limit_field = url.options.get("limit_field", "max_tokens")
+        # Routes beside the API stand beside its `/v1`.
+        self._root = url.base_url.removesuffix("/v1")
+        self._ask_load_at_s = 0.0
 
     @property
     def address(self) -> str:
@@ -106,6 +115,27 @@ class OpenAIEngine:
     async def count_tokens(self, text: str) -> TokenCount:
         """An estimate."""
         return TokenCount(estimate_tokens(text), estimated=True)
+
+    async def count_messages(self, messages: Sequence[Message]) -> TokenCount:
+        """An estimate."""
+        return estimate_messages(messages)
+
+    async def load(self) -> EngineLoad | None:
+        """What the server's `/metrics` says; one that has none is asked again after ten minutes."""
+        if time.monotonic() < self._ask_load_at_s:
+            return None
+        try:
+            page = await self._client.get(self._root + "/metrics", cast_to=str, options={"timeout": _CONTROL_S})
+            load = read_load(page)
+        except openai.APIStatusError as error:
+            if error.status_code not in _NO_ROUTE:
+                raise to_error(self.address, error) from error
+            load = None
+        except _CLIENT_ERRORS as error:
+            raise to_error(self.address, error) from error
+        if load is None:
+            self._ask_load_at_s = time.monotonic() + _NO_ROUTE_TTL_S
+        return load
 
     def _settings(self, sampling: Sampling) -> dict[str, Any]:
         settings = {

@@ -3,14 +3,15 @@
 Opened by the registry for `tgi://host:port[?template=plain|chatml][&tls=true]`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx2
 from huggingface_hub import AsyncInferenceClient, TextGenerationStreamOutput
 
-from servicekit.adapters.engine_failures import MALFORMED, stream_cut
+from servicekit.adapters.engine_failures import MALFORMED, nonsense, stream_cut
+from servicekit.adapters.engine_load import read_load
 from servicekit.adapters.engine_url import EngineUrl, parse_engine_url
 from servicekit.adapters.stop_texts import StopTexts
 from servicekit.adapters.tgi.failures import to_error
@@ -18,6 +19,7 @@ from servicekit.adapters.tgi.template import Template, render
 from servicekit.adapters.tgi.transport import NodeTransport
 from servicekit.domain.generation import (
     EngineEvent,
+    EngineLoad,
     FinishReason,
     GenerationEnd,
     ModelInfo,
@@ -25,7 +27,7 @@ from servicekit.domain.generation import (
     TokenEvent,
     Usage,
 )
-from servicekit.domain.prompt import EngineRequest, Sampling
+from servicekit.domain.prompt import EngineRequest, Message, Sampling
 from servicekit.errors import InvalidRequest
 
 _CONNECT_S = 3.0
@@ -74,6 +76,7 @@ class TgiEngine:
                 revision=str(body.get("model_sha") or ""),
                 max_input_tokens=int(body.get("max_input_tokens") or body["max_input_length"]),
                 max_total_tokens=int(body["max_total_tokens"]),
+                max_concurrent_requests=int(body.get("max_concurrent_requests") or 0),
             )
         except MALFORMED as error:
             raise to_error(self.address, error) from error
@@ -94,18 +97,44 @@ class TgiEngine:
                 raise to_error(self.address, error) from error
 
     async def count_tokens(self, text: str) -> TokenCount:
-        """Ask `/tokenize`."""
-        pieces = await self._control("POST", "/tokenize", {"inputs": text, "add_special_tokens": False})
+        """Ask `/tokenize`, which adds the special tokens of a prompt to any text: they cover no character."""
+        if not text:
+            return TokenCount(0, estimated=False)
+        pieces = await self._tokenize("/tokenize", {"inputs": text, "add_special_tokens": False})
+        return TokenCount(sum(1 for piece in pieces if piece["start"] < piece["stop"]), estimated=False)
+
+    async def count_messages(self, messages: Sequence[Message]) -> TokenCount:
+        """Ask for the tokens of what a generation sends."""
+        pieces = await self._tokenize("/tokenize", {"inputs": render(messages, self._template)})
         return TokenCount(len(pieces), estimated=False)
 
+    async def load(self) -> EngineLoad | None:
+        """What `/metrics` says; a node that was asked nothing yet has nothing to do."""
+        page = (await self._call("GET", "/metrics")).text
+        return read_load(page) or EngineLoad(0, 0)
+
+    async def _tokenize(self, path: str, body: object) -> list[Any]:
+        pieces = await self._control("POST", path, body)
+        if not isinstance(pieces, list):
+            raise nonsense(self.address)
+        return pieces
+
     async def _control(self, method: str, path: str, body: object | None = None) -> Any:
+        """The JSON of one call beside generation."""
+        response = await self._call(method, path, body)
+        try:
+            return response.json()
+        except MALFORMED as error:
+            raise to_error(self.address, error) from error
+
+    async def _call(self, method: str, path: str, body: object | None = None) -> httpx2.Response:
         """One call beside generation, bounded by itself."""
         try:
             response = await self._http.request(method, f"{self._url.base_url}{path}", json=body, timeout=_CONTROL_S)
             response.raise_for_status()
-            return response.json()
         except _CLIENT_ERRORS as error:
             raise to_error(self.address, error) from error
+        return response
 
 
 class _OneCall(AsyncInferenceClient):
