@@ -36,7 +36,8 @@ def _frames(body: str) -> list[dict[str, Any]]:
 
 async def test_stream_frames_count_up_and_the_last_has_details(http: httpx2.AsyncClient) -> None:
     """Frames are indexed from 1; only the last one has text and details; there is no `[DONE]`."""
-    response = await http.post("/generate_stream", json={"inputs": "a question"})
+    body = {"inputs": "a question", "parameters": {"details": True}}
+    response = await http.post("/generate_stream", json=body)
     frames = _frames(response.text)
     assert "[DONE]" not in response.text
     assert [frame["index"] for frame in frames] == list(range(1, len(frames) + 1))
@@ -68,9 +69,13 @@ async def test_base_path_streams_or_lists(http: httpx2.AsyncClient) -> None:
         ({"top_p": 1}, "`top_p` must be > 0.0 and < 1.0"),
         ({"top_k": 0}, "`top_k` must be strictly positive"),
         ({"frequency_penalty": 3}, "`frequency_penalty`"),
-        ({"max_new_tokens": -1}, "`max_new_tokens` must be strictly positive"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be strictly positive"),
+        ({"typical_p": 1.5}, "`typical_p` must be > 0.0 and < 1.0"),
+        ({"repetition_penalty": 0}, "`repetition_penalty` must be strictly positive"),
+        ({"truncate": 0}, "`truncate` must be strictly positive and less than 4095. Given: 0"),
+        ({"top_n_tokens": 6}, "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
         ({"max_new_tokens": 5000}, "must be <= 4096"),
-        ({"stop": list("abcde")}, "up to 4 stop sequences"),
+        ({"stop": list("abcde")}, "up to 4 stop sequences. Given: 5"),
     ],
 )
 async def test_bounds_are_tgis(http: httpx2.AsyncClient, parameters: dict[str, Any], told: str) -> None:

@@ -1,95 +1,104 @@
-"""What the contract server would generate: parameters checked by TGI's bounds, then the tokens and their end.
+"""What the contract server would generate: the prompt measured against the limits, then the tokens and their end.
 
-Pure; called by `streaming.py` and `server.py`. Bounds and error texts follow TGI 3's router.
+Pure; called by the routes. Bounds and error texts follow TGI 3's router.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
-from typing import Any
 
 from servicekit.testing.tgi_server.dials import Dials
-from servicekit.testing.tgi_server.tokenizer import Piece, tokenize
+from servicekit.testing.tgi_server.parameters import Parameters
+from servicekit.testing.tgi_server.refusals import invalid, unreadable
+from servicekit.testing.tgi_server.schema_instance import instance_of
+from servicekit.testing.tgi_server.tokenizer import Piece, split, tokenize
 
 END_OF_SEQUENCE = Piece(2, "</s>", 0, 0)
-_DEFAULT_NEW_TOKENS = 100
-_MAX_STOP_SEQUENCES = 4
-_MAX_PENALTY = 2.0
-
-
-class Refusal(Exception):  # noqa: N818  # an answer of the server, not a failure of it
-    """An error as TGI words it."""
-
-    def __init__(self, status: HTTPStatus, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error_type = error_type
-        self.message = message
-
-    @property
-    def body(self) -> dict[str, str]:
-        """The JSON of `/generate`, and the frame of `/generate_stream`."""
-        return {"error": self.message, "error_type": self.error_type}
+_BUDGETED_TOKENS = 1_024
+_SEEDS = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A generation that passed the checks: its tokens, the end-of-sequence token among them if it ends so."""
+    """A generation that passed the checks: its tokens, the end-of-sequence token among them if it ends so.
 
-    input_tokens: int
-    pieces: tuple[Piece, ...]
-    finish_reason: str
-    seed: int | None
+    `seed` is None where nothing is sampled; `most_tokens` are those that input and output may come to, for the batch.
+    """
+
+    prompt: str = ""
+    input_texts: Sequence[str] = ()
+    pieces: tuple[Piece, ...] = ()
+    finish_reason: str = "eos_token"
+    seed: int | None = None
+    most_tokens: int = 0
+    parameters: Parameters = field(default_factory=Parameters)
+
+    @property
+    def input_tokens(self) -> int:
+        """How many tokens the prompt has."""
+        return len(self.input_texts)
+
+    @property
+    def text(self) -> str:
+        """The answer without special tokens."""
+        return "".join(piece.text for piece in self.pieces if piece is not END_OF_SEQUENCE)
 
 
-def plan(dials: Dials, prompt: object, parameters: Mapping[str, Any]) -> Plan:
+def plan(dials: Dials, prompt: object, parameters: Parameters) -> Plan:
     """What will be generated.
 
     Raises:
         Refusal: 422, as TGI's validation words it.
     """
-    if not isinstance(prompt, str) or not prompt:
+    if not isinstance(prompt, str):
+        raise unreadable("missing field `inputs`" if prompt is None else "inputs: invalid type, expected a string")
+    if not prompt:
         raise invalid("`inputs` cannot be empty")
-    new_tokens = _check(parameters)
-    input_tokens = len(tokenize(prompt))
-    if input_tokens > dials.max_input_tokens:
-        raise invalid(f"`inputs` must have less than {dials.max_input_tokens} tokens. Given: {input_tokens}")
-    if input_tokens + new_tokens > dials.max_total_tokens:
+    texts = split(prompt)
+    if parameters.truncate is not None:
+        texts = texts[-parameters.truncate :]
+    most_new = _measure(dials, len(texts), parameters.max_new_tokens)
+    seed = parameters.seed
+    if seed is None:
+        seed = random.randrange(_SEEDS)  # noqa: S311  # no secret: what TGI draws where none is given
+    pieces, reason = _cut(tokenize(_answer(dials, parameters, seed)), dials, most_new, parameters.stop)
+    return Plan(
+        prompt=prompt,
+        input_texts=texts,
+        pieces=pieces,
+        finish_reason=reason,
+        seed=seed if parameters.sampling else None,
+        most_tokens=len(texts) + min(most_new, _BUDGETED_TOKENS),
+        parameters=parameters,
+    )
+
+
+def _measure(dials: Dials, input_tokens: int, max_new_tokens: int | None) -> int:
+    """How many tokens may be generated: up to the window's end where nothing is said."""
+    if max_new_tokens is not None and input_tokens + max_new_tokens > dials.max_total_tokens:
         raise invalid(
             f"`inputs` tokens + `max_new_tokens` must be <= {dials.max_total_tokens}. "
-            f"Given: {input_tokens} `inputs` tokens and {new_tokens} `max_new_tokens`"
+            f"Given: {input_tokens} `inputs` tokens and {max_new_tokens} `max_new_tokens`"
         )
-    pieces, reason = _generate(dials, new_tokens, parameters.get("stop") or ())
-    return Plan(input_tokens, pieces, reason, parameters.get("seed"))
+    if input_tokens > dials.max_input_tokens:
+        raise invalid(f"`inputs` must have less than {dials.max_input_tokens} tokens. Given: {input_tokens}")
+    return max_new_tokens or max(1, dials.max_total_tokens - input_tokens)
 
 
-def invalid(message: str) -> Refusal:
-    """A failed validation."""
-    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "validation", f"Input validation error: {message}")
+def _answer(dials: Dials, parameters: Parameters, seed: int) -> str:
+    if parameters.grammar is not None:
+        instance = instance_of(parameters.grammar)  # checked in any case
+        return dials.grammar_answer or instance
+    if dials.vary_answers and parameters.sampling:
+        words = dials.answer.split(" ")
+        random.Random(seed).shuffle(words)  # noqa: S311  # what the seed is for
+        return " ".join(words)
+    return dials.answer
 
 
-def _check(parameters: Mapping[str, Any]) -> int:
-    """Refuse what TGI's validation refuses; return `max_new_tokens`."""
-    number = parameters.get
-    if number("temperature") is not None and not number("temperature", 0) > 0:
-        raise invalid("`temperature` must be strictly positive")
-    if number("top_p") is not None and not 0 < number("top_p", 0) < 1:
-        raise invalid("`top_p` must be > 0.0 and < 1.0")
-    if number("top_k") is not None and not number("top_k", 0) > 0:
-        raise invalid("`top_k` must be strictly positive")
-    if number("frequency_penalty") is not None and abs(number("frequency_penalty", 0)) > _MAX_PENALTY:
-        raise invalid("`frequency_penalty` must be >= -2.0 and <= 2.0")
-    if len(number("stop") or ()) > _MAX_STOP_SEQUENCES:
-        raise invalid(f"`stop` supports up to {_MAX_STOP_SEQUENCES} stop sequences")
-    new_tokens = number("max_new_tokens") or _DEFAULT_NEW_TOKENS
-    if not isinstance(new_tokens, int) or new_tokens < 1:
-        raise invalid("`max_new_tokens` must be strictly positive")
-    return new_tokens
-
-
-def _generate(dials: Dials, new_tokens: int, stop: Sequence[str]) -> tuple[tuple[Piece, ...], str]:
-    pieces = tokenize(dials.answer)
+def _cut(pieces: list[Piece], dials: Dials, most_new: int, stop: Sequence[str]) -> tuple[tuple[Piece, ...], str]:
+    """The tokens up to a stop sequence (which is kept, as TGI does), the limit, or the end."""
     if dials.output_tokens and pieces:
         pieces = list(islice(cycle(pieces), dials.output_tokens))
     text = ""
@@ -97,6 +106,6 @@ def _generate(dials: Dials, new_tokens: int, stop: Sequence[str]) -> tuple[tuple
         text += piece.text
         if any(mark in text for mark in stop):
             return tuple(pieces[:count]), "stop_sequence"
-        if count == new_tokens:
+        if count == most_new:
             return tuple(pieces[:count]), "length"
     return (*pieces, END_OF_SEQUENCE), "eos_token"

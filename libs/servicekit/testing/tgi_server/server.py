@@ -1,219 +1,190 @@
-"""A model server that keeps TGI's contract: routes, frames, bounds, errors; with dials for speed and faults.
+"""A model server that keeps TGI's contract, with dials for speed, capacity, meaning and faults.
 
-Used by tests and benches in place of a GPU; generates a set answer instead of running a model.
+Used by tests and benches in place of a GPU; generates a set answer instead of running a model. As of TGI 3's router:
+
+| route | answers |
+|---|---|
+| `POST /generate` | the whole, `x-*-time` and `x-*-tokens` headers; details when asked |
+| `POST /generate_stream` | `data:{index, token, top_tokens?, generated_text, details}`; no `[DONE]` |
+| `POST /` | either of them, by `stream`; the whole as a list of one |
+| `POST /v1/chat/completions` | OpenAI's chunks or the whole; `[DONE]`; no tools; another `model` is an adapter |
+| `POST /v1/completions` | one prompt or up to four, whose chunks mix |
+| `POST /tokenize`, `/chat_tokenize` | tokens with their offsets; the templated text |
+| `GET /info`, `/v1/models` | model, revision, limits |
+| `GET /health`, `/`, `/ping` | 200, or 503 |
+| `GET /metrics` | Prometheus text: queue, batch, requests, durations |
+| `GET /counts` | ours: totals, open connections and requests in hand |
+| `GET /counts/generations` | ours: each generation by itself; `?id=` those of one `x-request-id` |
+| `PUT /dials` | ours: turn some dials, told whole |
+
+Errors are `{"error", "error_type"}`: 422 validation, 424 generation, 429 overloaded, 500 incomplete_generation,
+503 healthcheck; inside a stream all of them come as HTTP 200 and a frame. JSON of the wrong shape is 422 as plain text.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from http import HTTPStatus
 from typing import Any, Self
 
-from servicekit.testing.tgi_server.dials import Counts, Dials, Fault
-from servicekit.testing.tgi_server.formats import ChatFormat, Format, GenerateFormat
-from servicekit.testing.tgi_server.generation import Plan, Refusal, invalid, plan
-from servicekit.testing.tgi_server.streaming import OVERLOADED, pace, refuse_at_start, stream
+from servicekit.testing.tgi_server.answering import Machine
+from servicekit.testing.tgi_server.counting import Counts, Generation
+from servicekit.testing.tgi_server.dials import Dials, Fault
+from servicekit.testing.tgi_server.openai_requests import chat_parameters, chat_prompt
+from servicekit.testing.tgi_server.refusals import UNAUTHORIZED, UNHEALTHY, Refusal
+from servicekit.testing.tgi_server.routes import Routes, answer_refusal, read_body
 from servicekit.testing.tgi_server.tokenizer import tokenize
 from servicekit.testing.tgi_server.wire import Connection, Request, Response
 
+_GENERATING = frozenset({"/", "/generate", "/generate_stream", "/v1/chat/completions", "/v1/completions"})
+_OURS = ("/counts", "/dials")
+
 
 class TgiServer:
-    """The server's state; `dials` may be replaced at any time, `counts` only grow (but for `open`)."""
+    """The server's state; `dials` may be turned at any time, `counts` only grow (but for `open`)."""
 
     def __init__(self, dials: Dials) -> None:
-        self.dials = dials
-        self.counts = Counts()
+        self._machine = Machine(dials)
+        self._routes = Routes(self._machine)
+        self._opened_at_s = time.monotonic()
         self.url = ""
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.connections: set[Connection] = set()
+        self.connections_made = 0
         self.last_path = ""
         self.last_body: dict[str, Any] = {}
         self.last_headers: Mapping[str, str] = {}
-        self.connections_made = 0
+
+    @property
+    def dials(self) -> Dials:
+        """As they stand."""
+        return self._machine.dials
+
+    @property
+    def counts(self) -> Counts:
+        """Totals so far."""
+        return self._machine.ledger.counts
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that callers hold open, idle ones included."""
+        return len(self.connections)
+
+    @property
+    def busy_connections(self) -> int:
+        """Connections with a request in hand: the tasks of this server."""
+        return sum(connection.is_busy for connection in self.connections)
+
+    def generations(self, identity: str | None = None) -> list[Generation]:
+        """Each generation so far, or those of one `x-request-id`."""
+        ledger = self._machine.ledger
+        return list(ledger.generations) if identity is None else ledger.of(identity)
 
     def turn(self, **dials: Any) -> Self:
         """Replace some of the dials."""
         if "fault" in dials:
             dials["fault"] = Fault(dials["fault"])
-        self.dials = replace(self.dials, **dials)
+        self._machine.turn(replace(self.dials, **dials))
         return self
 
     async def idle(self) -> None:
         """Return once no generation is open, cancelled ones included."""
-        await self._idle.wait()
+        await self._machine.idle()
 
     async def handle(self, request: Request, response: Response) -> None:
         """Answer one request."""
         self.counts.requests += 1
         try:
-            await self._route(request, response)
-        except Refusal as refusal:
-            self.counts.refused += 1
-            response.json(refusal.status, refusal.body)
-
-    async def _route(self, request: Request, response: Response) -> None:
-        match request.method, request.path:
-            case "POST", "/" | "/generate" | "/generate_stream":
+            if not request.path.startswith(_OURS):
+                self._check(request)
+            if request.method == "POST" and request.path in _GENERATING:
                 await self._generate(request, response)
-            case "POST", "/v1/chat/completions":
-                await self._chat(request, response)
-            case "POST", "/tokenize":
-                pieces = tokenize(str(_body(request).get("inputs", "")))
-                response.json(200, [asdict(piece) for piece in pieces])
-            case "GET", "/info":
-                response.json(200, self._info())
-            case "GET", "/v1/models":
-                models = [{"id": self.dials.model, "object": "model", "created": 0, "owned_by": "contract"}]
-                response.json(200, {"object": "list", "data": models})
-            case "GET", "/health":
-                refuse_at_start(Fault.UNAVAILABLE if self.dials.fault is Fault.UNAVAILABLE else Fault.NONE)
-                response.text(200, "")
-            case "GET", "/metrics":
-                response.text(200, self._metrics())
-            case "GET", "/counts":
-                response.json(200, asdict(self.counts))
-            case "PUT", "/dials":
-                response.json(200, asdict(self.turn(**_body(request)).dials))
-            case _:
-                response.json(404, {"error": "Not Found", "error_type": "not_found"})
+            else:
+                self._answer(request, response)
+        except Refusal as refusal:
+            self.counts.refused += request.path in _GENERATING
+            answer_refusal(response, refusal)
+
+    def _check(self, request: Request) -> None:
+        """Nothing is answered while the server starts, nor to a caller without the key."""
+        if time.monotonic() - self._opened_at_s < self.dials.start_s:
+            raise UNHEALTHY
+        key = self.dials.api_key
+        if key and request.path in _GENERATING and request.headers.get("authorization") != f"Bearer {key}":
+            raise UNAUTHORIZED
 
     async def _generate(self, request: Request, response: Response) -> None:
-        body = self._read_body(request)
-        streamed = request.path == "/generate_stream" or (request.path == "/" and body.get("stream") is True)
-        try:
-            fault = self._take_fault()
-            planned = plan(self.dials, body.get("inputs"), body.get("parameters") or {})
-        except Refusal as refusal:
-            if not streamed:
-                raise
-            await self._refuse_in_stream(response, GenerateFormat(self.dials, _NOTHING), refusal)
-            return
-        frames = GenerateFormat(self.dials, planned)
-        if streamed:
-            await self._stream(response, planned, frames, fault)
-        else:
-            whole = frames.whole()
-            await self._whole(response, planned, fault, [whole] if request.path == "/" else whole)
+        self.last_path, self.last_headers = request.path, request.headers
+        self.last_body = body = read_body(request)
+        self._machine.metrics.requests += 1
+        match request.path:
+            case "/v1/chat/completions":
+                await self._routes.chat(request, response, body)
+            case "/v1/completions":
+                await self._routes.completions(request, response, body)
+            case _:
+                await self._routes.generate(request, response, body)
 
-    async def _chat(self, request: Request, response: Response) -> None:
-        body = self._read_body(request)
-        streamed = body.get("stream") is True
-        try:
-            fault = self._take_fault()
-            planned = plan(self.dials, _chat_prompt(body), _chat_parameters(body))
-        except Refusal as refusal:
-            if not streamed:
-                raise
-            await self._refuse_in_stream(response, ChatFormat(self.dials, _NOTHING), refusal)
-            return
-        include_usage = self.dials.report_usage and bool((body.get("stream_options") or {}).get("include_usage"))
-        frames = ChatFormat(self.dials, planned, include_usage=include_usage)
-        if streamed:
-            await self._stream(response, planned, frames, fault)
-        else:
-            await self._whole(response, planned, fault, frames.whole())
+    def _answer(self, request: Request, response: Response) -> None:
+        """The routes that answer at once."""
+        match request.method, request.path:
+            case "POST", "/tokenize" | "/chat_tokenize":
+                response.json(HTTPStatus.OK, self._tokens(request.path, read_body(request)))
+            case "GET", "/info":
+                response.json(HTTPStatus.OK, self._info())
+            case "GET", "/v1/models":
+                model = {"id": self.dials.model, "object": "model", "created": 0, "owned_by": self.dials.model}
+                response.json(HTTPStatus.OK, {"object": "list", "data": [model]})
+            case "GET", "/health" | "/" | "/ping":
+                if not self.dials.healthy or self.dials.fault is Fault.UNAVAILABLE:
+                    raise UNHEALTHY
+                response.text(HTTPStatus.OK, "")
+            case "GET", "/metrics":
+                response.text(HTTPStatus.OK, self._machine.metrics_text())
+            case _, path if path.startswith(_OURS):
+                self._answer_ours(request, response)
+            case _:
+                response.text(HTTPStatus.NOT_FOUND, "")
 
-    async def _stream(self, response: Response, planned: Plan, frames: Format, fault: Fault) -> None:
-        with self._counted(planned) as outcome:
-            if await _begins(response, fault):
-                response.start_stream({"x-accel-buffering": "no"})
-                outcome.complete = await stream(
-                    response, planned, frames, dials=self.dials, fault=fault, counts=self.counts
-                )
+    def _answer_ours(self, request: Request, response: Response) -> None:
+        """What TGI does not have."""
+        match request.method, request.path:
+            case "GET", "/counts":
+                open_now = {"connections": self.open_connections, "tasks": self.busy_connections}
+                response.json(HTTPStatus.OK, asdict(self.counts) | open_now)
+            case "GET", "/counts/generations":
+                response.json(HTTPStatus.OK, [asdict(one) for one in self.generations(request.query.get("id"))])
+            case "PUT", "/dials":
+                response.json(HTTPStatus.OK, asdict(self.turn(**read_body(request)).dials))
+            case _:
+                response.text(HTTPStatus.NOT_FOUND, "")
 
-    async def _whole(self, response: Response, planned: Plan, fault: Fault, body: Any) -> None:
-        with self._counted(planned) as outcome:
-            if not await _begins(response, fault):
-                return
-            for index in range(1, len(planned.pieces) + 1):
-                await pace(index, self.dials)
-            self.counts.output_tokens += len(planned.pieces)
-            headers = {
-                "x-prompt-tokens": str(planned.input_tokens),
-                "x-generated-tokens": str(len(planned.pieces)),
-            }
-            response.json(200, body, headers)
-            outcome.complete = True
-
-    async def _refuse_in_stream(self, response: Response, frames: Format, refusal: Refusal) -> None:
-        self.counts.refused += 1
-        response.start_stream()
-        await response.send(frames.error_frame(refusal))
-        response.end_stream()
-
-    def _read_body(self, request: Request) -> dict[str, Any]:
-        self.last_path, self.last_headers, self.last_body = request.path, request.headers, _body(request)
-        return self.last_body
-
-    def _take_fault(self) -> Fault:
-        """The fault that hits this request, if it still hits any; refusals are raised."""
-        if self.counts.open >= self.dials.max_concurrent_requests:
-            raise OVERLOADED
-        fault = self.dials.fault
-        if fault is Fault.NONE or self.dials.fault_requests == 0:
-            return Fault.NONE
-        if self.dials.fault_requests > 0:
-            self.dials = replace(self.dials, fault_requests=self.dials.fault_requests - 1)
-        refuse_at_start(fault)
-        return fault
-
-    @contextmanager
-    def _counted(self, planned: Plan) -> Iterator["_Outcome"]:
-        """Count one generation from its start to whatever end it has."""
-        outcome = _Outcome()
-        self.counts.generations += 1
-        self.counts.open += 1
-        self._idle.clear()
-        self.counts.input_tokens += planned.input_tokens
-        try:
-            yield outcome
-        except asyncio.CancelledError:
-            self.counts.cancelled += 1
-            raise
-        else:
-            self.counts.completed += outcome.complete
-            self.counts.failed += not outcome.complete
-        finally:
-            self.counts.open -= 1
-            if self.counts.open == 0:
-                self._idle.set()
+    def _tokens(self, path: str, body: Mapping[str, Any]) -> Any:
+        if path == "/tokenize":
+            return [asdict(piece) for piece in tokenize(str(body.get("inputs", "")))]
+        chat_parameters(body, self.dials)
+        text = chat_prompt(body)
+        return {"tokenize_response": [asdict(piece) for piece in tokenize(text)], "templated_text": text}
 
     def _info(self) -> dict[str, Any]:
+        dials = self.dials
         return {
-            "model_id": self.dials.model,
-            "model_sha": self.dials.revision,
+            "model_id": dials.model,
+            "model_sha": dials.revision,
             "model_pipeline_tag": "text-generation",
-            "max_concurrent_requests": self.dials.max_concurrent_requests,
-            "max_best_of": 2,
-            "max_stop_sequences": 4,
-            "max_input_tokens": self.dials.max_input_tokens,
-            "max_total_tokens": self.dials.max_total_tokens,
+            "max_concurrent_requests": dials.max_concurrent_requests,
+            "max_best_of": dials.max_best_of,
+            "max_stop_sequences": dials.max_stop_sequences,
+            "max_input_tokens": dials.max_input_tokens,
+            "max_total_tokens": dials.max_total_tokens,
             "validation_workers": 2,
-            "max_client_batch_size": 4,
+            "max_client_batch_size": dials.max_client_batch_size,
             "router": "text-generation-router",
             "version": "3.3.6",
             "sha": None,
             "docker_label": None,
         }
-
-    def _metrics(self) -> str:
-        rows = {
-            "tgi_queue_size gauge": 0,
-            "tgi_batch_current_size gauge": self.counts.open,
-            "tgi_request_count counter": self.counts.generations,
-            "tgi_request_success counter": self.counts.completed,
-        }
-        return "".join(f"# TYPE {row}\n{row.split()[0]} {value}\n" for row, value in rows.items())
-
-
-class _Outcome:
-    def __init__(self) -> None:
-        self.complete = False
-
-
-_NOTHING = Plan(0, (), "eos_token", None)
 
 
 @asynccontextmanager
@@ -222,12 +193,11 @@ async def open_tgi_server(
 ) -> AsyncIterator[TgiServer]:
     """Serve until the context ends; port 0 takes a free one, `url` names it."""
     state = TgiServer(dials or Dials())
-    connections: set[Connection] = set()
     loop = asyncio.get_running_loop()
 
     def connect() -> Connection:
         state.connections_made += 1
-        return Connection(state.handle, connections)
+        return Connection(state.handle, state.connections)
 
     listener = await loop.create_server(connect, host, port)
     state.url = f"http://{host}:{listener.sockets[0].getsockname()[1]}"
@@ -235,44 +205,4 @@ async def open_tgi_server(
         yield state
     finally:
         listener.close()
-        await asyncio.gather(*(connection.close() for connection in tuple(connections)))
-
-
-async def _begins(response: Response, fault: Fault) -> bool:
-    """Whether anything is answered at all."""
-    if fault is Fault.HANG:
-        await asyncio.Event().wait()
-    if fault is Fault.DROP:
-        response.cut()
-        return False
-    return True
-
-
-def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(request.body)
-    except ValueError:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "input", "the body is no JSON") from None
-    if not isinstance(body, dict):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "input", "the body is no JSON object")
-    return body
-
-
-def _chat_prompt(body: dict[str, Any]) -> str:
-    """The messages joined, in place of a chat template."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise invalid("`messages` cannot be empty")
-    return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
-
-
-def _chat_parameters(body: dict[str, Any]) -> dict[str, Any]:
-    stop = body.get("stop") or []
-    return {
-        "max_new_tokens": body.get("max_tokens"),
-        "stop": [stop] if isinstance(stop, str) else stop,
-        "temperature": body.get("temperature") or None,
-        "top_p": None if body.get("top_p") == 1 else body.get("top_p"),
-        "frequency_penalty": body.get("frequency_penalty"),
-        "seed": body.get("seed"),
-    }
+        await asyncio.gather(*(connection.close() for connection in tuple(state.connections)))

@@ -5,10 +5,12 @@ Under `server.py`; written by hand because the contract server must cut, stall a
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 _MAX_HEAD_BYTES = 65_536
 _MAX_BODY_BYTES = 33_554_432
@@ -22,45 +24,93 @@ class Request:
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 class Response:
-    """Writes one response: `json` or `text` at once, or `start_stream`, `send`…, `end_stream`."""
+    """Writes one response: `json` or `text` at once, or `start_stream`, `write`…, `end_stream`.
+
+    `lost_at_s` is when, by the monotonic clock, the caller was seen to have gone; `is_cut` says that we hung up.
+    """
 
     def __init__(self, transport: asyncio.Transport, writable: asyncio.Event) -> None:
         self._transport = transport
         self._writable = writable
+        self._byte_s = 0.0
+        self._held = bytearray()
+        self._dripped = asyncio.Event()
+        self._dripped.set()
+        self.lost_at_s: float | None = None
+        self.is_cut = False
 
     def json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         """A whole JSON response."""
         encoded = json.dumps(body, ensure_ascii=False).encode()
-        self._whole(status, encoded, {"content-type": "application/json", **(headers or {})})
+        self.whole(status, encoded, {"content-type": "application/json", **(headers or {})})
 
     def text(self, status: int, body: str) -> None:
         """A whole plain response."""
-        self._whole(status, body.encode(), {"content-type": "text/plain; charset=utf-8"})
+        self.whole(status, body.encode(), {"content-type": "text/plain; charset=utf-8"})
+
+    def whole(self, status: int, body: bytes, fields: Mapping[str, str], *, length: int | None = None) -> None:
+        """A whole response of any kind; a `length` that is not the body's promises what never comes."""
+        length = len(body) if length is None else length
+        self._put(_head(status, {**fields, "content-length": str(length)}) + body)
 
     def start_stream(self, headers: Mapping[str, str] | None = None) -> None:
         """The head of a chunked stream of server-sent events; always 200."""
         fields = {"content-type": "text/event-stream", "transfer-encoding": "chunked", **(headers or {})}
-        self._transport.write(_head(200, fields))
+        self._put(_head(200, fields))
+
+    def write(self, data: bytes) -> None:
+        """One chunk, kept in memory while the reader is slow; nothing for no data, which would end the stream."""
+        if data:
+            self._put(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def send(self, data: bytes) -> None:
         """One chunk; waits while the reader is slow."""
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.write(data)
         await asyncio.sleep(0)
         await self._writable.wait()
 
     def end_stream(self) -> None:
         """The last, empty chunk."""
-        self._transport.write(b"0\r\n\r\n")
+        self._put(b"0\r\n\r\n")
 
     def cut(self) -> None:
         """Reset the connection, whatever was promised."""
+        self.is_cut = True
         self._transport.abort()
 
-    def _whole(self, status: int, body: bytes, fields: Mapping[str, str]) -> None:
-        self._transport.write(_head(status, {**fields, "content-length": str(len(body))}) + body)
+    def finish(self) -> None:
+        """Close the connection in order, whatever was promised."""
+        self.is_cut = True
+        self._transport.close()
+
+    def drip(self, byte_s: float) -> None:
+        """From now on send one byte each `byte_s` seconds."""
+        self._byte_s = byte_s
+
+    async def drained(self) -> None:
+        """Return once every byte that drips has been handed over."""
+        await self._dripped.wait()
+
+    def _put(self, data: bytes) -> None:
+        if self._byte_s <= 0:
+            self._transport.write(data)
+            return
+        self._held += data
+        if self._dripped.is_set():
+            self._dripped.clear()
+            self._drip_next()
+
+    def _drip_next(self) -> None:
+        if not self._held or self._transport.is_closing():
+            self._dripped.set()
+            return
+        self._transport.write(self._held[:1])
+        del self._held[:1]
+        asyncio.get_running_loop().call_later(self._byte_s, self._drip_next)
 
 
 Handler = Callable[[Request, Response], Awaitable[None]]
@@ -74,6 +124,7 @@ class Connection(asyncio.Protocol):
         self._peers = peers
         self._buffer = bytearray()
         self._task: asyncio.Task[None] | None = None
+        self._response: Response | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._transport: asyncio.Transport | None = None
@@ -107,7 +158,14 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._peers.discard(self)
         if self._task is not None:
+            if self._response is not None:
+                self._response.lost_at_s = time.monotonic()
             self._task.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is in hand."""
+        return self._task is not None
 
     def pause_writing(self) -> None:
         """The caller reads slowly."""
@@ -127,12 +185,13 @@ class Connection(asyncio.Protocol):
             return
         if request is None:
             return
-        response = Response(self._transport, self._writable)
-        self._task = asyncio.ensure_future(self._run(request, response))
+        self._response = Response(self._transport, self._writable)
+        self._task = asyncio.ensure_future(self._run(request, self._response))
         self._task.add_done_callback(self._finished)
 
     async def _run(self, request: Request, response: Response) -> None:
         await self._handle(request, response)
+        await response.drained()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._task = None
@@ -159,7 +218,8 @@ def _take_request(buffer: bytearray) -> Request | None:
         return None
     body = bytes(buffer[body_start : body_start + length])
     del buffer[: body_start + length]
-    return Request(method, target.partition("?")[0], headers, body)
+    path, _, query = target.partition("?")
+    return Request(method, path, headers, body, dict(parse_qsl(query)))
 
 
 def _head(status: int, fields: Mapping[str, str]) -> bytes:
