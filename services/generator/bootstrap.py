@@ -1,33 +1,19 @@
 """Wires the generator: the only place that knows which adapters there are."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from binnacle.generator.v1.generator_service_pb2_grpc import add_GeneratorServiceServicer_to_server
 from servicekit.adapters.registry import open_engine
-from servicekit.domain.prompt import Sampling
-from servicekit.errors import InvalidRequest
-from servicekit.ports.clock import Clock
 from servicekit.runtime.service import RpcService, Service, Stack
 from servicekit.runtime.settings import variable_of
 from services.generator.config import Settings
 from services.generator.generating import Generator
-from services.generator.model_config import (
-    EXTRACTIVE_URL,
-    ModelConfig,
-    ModelsConfig,
-    parse_models,
-    read_models,
-    single_model,
-)
-from services.generator.models import Model, Models, Route
-from services.generator.pricing import Price
+from services.generator.model_config import ModelConfig, ModelsConfig, parse_models, read_models, single_model
+from services.generator.models import Model, Models
+from services.generator.opening import last_resort, opened_model, route_of
+from services.generator.routes import Route
 from services.generator.server import SCOPES, SERVICE_NAME, GeneratorServicer
 from services.generator.templates import PromptLibrary, load_prompts
-
-_LAST_RESORT = "extractive"
 
 
 async def build(settings: Settings, stack: Stack) -> Service:
@@ -61,43 +47,14 @@ async def _open_models(config: ModelsConfig, prompts: PromptLibrary, settings: S
     opened = []
     for alias, model in config.models.items():
         prompts.get(model.prompt)
-        opened.append(await _open_model(_route(alias, model, config.price_version), model, settings, stack))
-    last_resort = None
+        opened.append(await _open_model(route_of(alias, model, config.price_version), model, settings, stack))
+    extractive = None
     if config.extractive_fallback:
-        free = Route(_LAST_RESORT, Price(version=config.price_version), Sampling(), "grounded-answer", extractive=True)
-        last_resort = await _open_model(free, ModelConfig(engine_url=EXTRACTIVE_URL), settings, stack)
-    return Models(opened, last_resort=last_resort)
+        extractive = await _open_model(*last_resort(config), settings, stack)
+    return Models(opened, last_resort=extractive, clock=stack.clock)
 
 
 async def _open_model(route: Route, config: ModelConfig, settings: Settings, stack: Stack) -> Model:
     # No engine is essential: another stands in, and ListModels tells what can be asked for now.
-    model = _opened(route, config, settings, stack.clock)
+    model = opened_model(route, config, open_engine=open_engine, info_ttl_s=settings.info_ttl_s, clock=stack.clock)
     return await stack.enter(f"engine:{route.alias}", model, ping=lambda opened: opened.ping(), essential=False)
-
-
-@asynccontextmanager
-async def _opened(route: Route, config: ModelConfig, settings: Settings, clock: Clock) -> AsyncIterator[Model]:
-    async with open_engine(config.engine_url, api_key=_key(config.api_key_file)) as engine:
-        yield Model(route, engine, clock=clock, info_ttl_s=settings.info_ttl_s)
-
-
-def _route(alias: str, config: ModelConfig, price_version: str) -> Route:
-    return Route(
-        alias=alias,
-        price=config.price(price_version),
-        sampling=config.sampling.sampling(),
-        prompt_id=config.prompt,
-        fallbacks=config.fallbacks,
-        window_tokens=config.window_tokens,
-        first_token_s=config.first_token_s,
-        extractive=config.engine_url.startswith(EXTRACTIVE_URL),
-    )
-
-
-def _key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text("utf-8").strip()
-    except OSError as error:
-        raise InvalidRequest(f"{file}: {error.strerror}", field="models_file", reason="MODELS_INVALID") from error

@@ -6,6 +6,7 @@ from servicekit.domain.chunk import Chunk, Citation, ScoredChunk
 from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, Usage
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
+from servicekit.rpc.caller import caller_or_none
 from servicekit.rpc.metadata import metadata_from_proto
 from services.generator.generating import Answer, Question, Spent
 from services.generator.models import ModelStatus
@@ -56,6 +57,7 @@ def question_from(message: rpc.GenerateAnswerRequest) -> Question:
         sampling=_sampling_from(message.sampling),
         prompt_id=message.prompt_id,
         request_id=message.request_id,
+        tenant=caller.tenant if (caller := caller_or_none()) else "",
     )
 
 
@@ -109,7 +111,7 @@ def count_to(count: TokenCount) -> rpc.CountTokensResponse:
 
 def model_to(status: ModelStatus) -> rpc.Model:
     """An alias."""
-    info, price = status.info, status.route.price
+    info, price = status.info, status.price
     return rpc.Model(
         alias=status.route.alias,
         model=info.model if info else "",

@@ -6,50 +6,26 @@ Called by `server.py`; yields tokens, then one answer with everything that is kn
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
 from servicekit.domain.generation import Attempt, Cost, Degradation, FinishReason, TokenEvent, Usage
 from servicekit.domain.prompt import PromptRef, Sampling
-from servicekit.errors import (
-    BackendTimeout,
-    BackendUnavailable,
-    BinnacleError,
-    ContextWindowExceeded,
-    NotReady,
-    Overloaded,
-)
+from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest, Overloaded
 from servicekit.ports.clock import Clock
-from services.generator.attempting import Task, Trial
+from services.generator.accounting import Account, total_cost, total_usage
+from services.generator.attempting import DEADLINE, LATE, Trial, answering
+from services.generator.beginning import ENGINE_FAILURES, Beginning, Limits
 from services.generator.citations import Citations, find_citations
-from services.generator.metrics import ATTEMPTS, FIRST_TOKEN_SECONDS, TOKENS
-from services.generator.models import Model, Models
-from services.generator.packing import Packed, Prompt
+from services.generator.models import Backend, Models
+from services.generator.packing import Packed
+from services.generator.preparing import Question, prepare
 from services.generator.templates import PromptLibrary
-from services.generator.tracing import attempt_span
 
-# Of what is left of the deadline, how much a model may wait for its first token while others could stand in.
-_FIRST_TOKEN_SHARE = 0.6
-# Any other error lies in the request, and no other engine would help.
-_ENGINE_FAILURES = (BackendUnavailable, BackendTimeout, Overloaded, NotReady)
+__all__ = ["Answer", "Generator", "Question", "Spent"]
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question with what may be used to answer it; empty `model`, `prompt_id` and `adapter` mean the defaults."""
-
-    prompt: Prompt
-    model: str = ""
-    sampling: Sampling = field(default_factory=Sampling)
-    prompt_id: str = ""
-    request_id: str = ""
-    tenant: str = ""
-    output_schema: str = ""
-    adapter: str = ""
-    want_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +46,7 @@ class Answer:
     packed: Packed
     degradations: tuple[Degradation, ...]
     refused: bool
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling
     mean_logprob: float | None = None
 
 
@@ -94,7 +70,8 @@ class Generator:
     ) -> AsyncGenerator[TokenEvent | Answer | Spent, None]:
         """Tokens, then the answer; before an error of an engine what was spent.
 
-        A model that fails before its first token is replaced by the next of its chain; later failures are raised.
+        A replica that fails before its first token is replaced by another, an engine by the next of the chain; a later
+        failure is raised with the metadata `resumable`, `released_tokens` and `released_chars`.
         Closing the generator cancels the work at the engine.
 
         Raises:
@@ -102,75 +79,118 @@ class Generator:
             ContextWindowExceeded, InvalidRequest: the question can be answered by no engine as it stands.
             Overloaded, BackendUnavailable, BackendTimeout: no engine answered, or one broke off.
         """
-        chain = self._models.chain(question.model)
+        account = Account(question.request_id, clock=self._clock)
         ends_s = self._clock.monotonic_s() + remaining_s
-        trials: list[Trial] = []
-        for place, model in enumerate(chain):
-            last = place == len(chain) - 1
-            trial = Trial(place + 1, model, self._task(question, model), clock=self._clock)
-            trials.append(trial)
-            text: list[str] = []
-            try:
-                async with aclosing(self._attempt(trial, ends_s=ends_s, last=last)) as tokens:
-                    async for token in tokens:
-                        text.append(token.text)
-                        yield token
-            except BinnacleError as error:
-                if last or trial.released or not _lies_with_engine(error, first=place == 0):
-                    yield Spent(tuple(trial.attempt() for trial in trials))
-                    raise
-                _log_failure(trial, error, question)
-            else:
-                yield self._answer("".join(text), question, trials)
-                return
-
-    async def _attempt(self, trial: Trial, *, ends_s: float, last: bool) -> AsyncGenerator[TokenEvent, None]:
-        """The tokens of one attempt; the last of the chain may wait for its first as long as time is left."""
-        left_s = max(0.0, ends_s - self._clock.monotonic_s())
-        wait_s = left_s if last else min(trial.model.route.first_token_s, left_s * _FIRST_TOKEN_SHARE)
         try:
-            with attempt_span(trial):
-                async with aclosing(trial.tokens(first_token_within_s=wait_s, ends_s=ends_s)) as tokens:
-                    async for token in tokens:
-                        yield token
+            try:
+                trial = await self._first_token(question, account, ends_s=ends_s)
+                text: list[str] = []
+                async with aclosing(trial.tokens(ends_s=ends_s)) as tokens:
+                    try:
+                        async for token in tokens:
+                            text.append(token.text)
+                            yield token
+                    except BinnacleError as error:
+                        _tell_released(error, trial, "".join(text))
+                        raise
+            except BinnacleError:
+                if account.trials:
+                    yield Spent(await account.settle())
+                raise
+            yield self._answer("".join(text), question, trial, await account.settle(), account)
         finally:
-            _count(trial)
+            await account.settle()
 
-    def _task(self, question: Question, model: Model) -> Task:
-        template = self._prompts.get(question.prompt_id or model.route.prompt_id)
-        return Task(question.prompt, template, question.sampling, question.request_id)
+    async def _first_token(self, question: Question, account: Account, *, ends_s: float) -> Trial:
+        """The attempt that gave a first token, by the first engine of the chain that has one to give."""
+        chain = self._chain(question)
+        failures: list[BinnacleError] = []
+        for place, backend in enumerate(chain):
+            limits = Limits(ends_s, last=place == len(chain) - 1)
+            stands_in = backend.route.alias != chain[0].route.alias
+            try:
+                return await self._begin(question, backend, account, limits=limits, stands_in=stands_in)
+            except BinnacleError as error:
+                # A stand-in's smaller window, or its lack of an adapter, is no fault of the question's.
+                if not isinstance(error, ENGINE_FAILURES) and not (place and isinstance(error, InvalidRequest)):
+                    raise
+                failures.append(error)
+        raise _most_telling(failures)
 
-    def _answer(self, text: str, question: Question, trials: list[Trial]) -> Answer:
-        final = trials[-1]
-        if final.end is None or final.packed is None:
-            raise BackendUnavailable(f"engine {final.model.engine.address} gave no end", reason="STREAM_CUT")
-        attempts = tuple(trial.attempt() for trial in trials)
+    def _chain(self, question: Question) -> list[Backend]:
+        """The engines to try, in order; sentences of the chunks are no answer by a schema."""
+        models = self._models.chain(question.model)
+        backends = [backend for model in models for backend in model.ordered(question.request_id)]
+        if not question.output_schema:
+            return backends
+        return [backend for backend in backends if not backend.route.extractive] or backends
+
+    async def _begin(
+        self, question: Question, backend: Backend, account: Account, *, limits: Limits, stands_in: bool
+    ) -> Trial:
+        trial = account.trial(backend)
+        left_s = max(0.0, limits.ends_s - self._clock.monotonic_s())
+        within_s = left_s if limits.last else min(backend.engine.first_token_s, left_s)
+        try:
+            async with answering(within_s, trial.address, reason=DEADLINE if within_s == left_s else LATE):
+                prepared = await prepare(question, backend, self._prompts, stands_in=stands_in)
+        except BinnacleError as error:
+            await trial.fail(error)
+            raise
+        return await Beginning(backend, prepared, account, limits=limits, clock=self._clock).first_token(trial)
+
+    def _answer(
+        self, text: str, question: Question, final: Trial, attempts: tuple[Attempt, ...], account: Account
+    ) -> Answer:
+        assert final.end is not None
+        assert final.prepared is not None
+        packed = final.prepared.packed
         answer = Answer(
             text=text,
-            citations=find_citations(text, final.packed.context),
+            citations=find_citations(text, packed.context),
             finish_reason=final.end.finish_reason,
             attempts=attempts,
-            usage=sum((attempt.usage for attempt in attempts), Usage()),
-            cost=Cost(sum(attempt.cost.microusd for attempt in attempts), attempts[-1].cost.price_version),
-            prompt=self._task(question, final.model).template.ref,
-            packed=final.packed,
-            degradations=_degradations(trials, final.packed),
+            usage=total_usage(attempts),
+            cost=total_cost(attempts),
+            prompt=final.prepared.prompt,
+            packed=packed,
+            degradations=_degradations(account.trials, final, packed),
             refused=final.end.refused,
+            sampling=final.prepared.request.sampling,
+            mean_logprob=math.fsum(final.logprobs) / len(final.logprobs) if final.logprobs else None,
         )
-        _log(answer, question)
+        _log(answer, question, final)
         return answer
 
 
-def _lies_with_engine(error: BinnacleError, *, first: bool) -> bool:
-    """Whether another engine may do better; a stand-in's smaller window is no fault of the question."""
-    return isinstance(error, _ENGINE_FAILURES) or (isinstance(error, ContextWindowExceeded) and not first)
+def _most_telling(failures: list[BinnacleError]) -> BinnacleError:
+    """Of what every engine of a chain failed with: the shortest wait if one is only busy, else the last engine's."""
+    engines = [failure for failure in failures if isinstance(failure, ENGINE_FAILURES)]
+    last = engines[-1] if engines else failures[-1]
+    busy = [failure for failure in engines if isinstance(failure, Overloaded)]
+    if busy and isinstance(last, Overloaded | BackendUnavailable):
+        return min(busy, key=lambda failure: failure.retry_after_s)
+    return last
 
 
-def _degradations(trials: list[Trial], packed: Packed) -> tuple[Degradation, ...]:
+def _tell_released(error: BinnacleError, trial: Trial, text: str) -> None:
+    """Say how much went out before it broke off, and that asking again may end better."""
+    resumable = isinstance(error, ENGINE_FAILURES)
+    error.metadata |= {
+        "resumable": str(resumable).lower(),
+        "released_tokens": str(trial.output_tokens),
+        "released_chars": str(len(text)),
+    }
+
+
+def _degradations(trials: list[Trial], final: Trial, packed: Packed) -> tuple[Degradation, ...]:
+    """Another replica or engine of the same alias is as good; another alias is not."""
     found = []
-    failures = [trial.failure for trial in trials if trial.failure is not None]
-    if failures:
-        rung = "extractive_answer" if trials[-1].model.route.extractive else "fallback_model"
+    asked = trials[0].backend.route
+    answered = final.backend.route
+    if answered.alias != asked.alias:
+        failures = [trial.failure for trial in trials if trial.failure is not None]
+        rung = "extractive_answer" if answered.extractive else "fallback_model"
         found.append(Degradation(rung, failures[0].reason))
     if packed.dropped_chunks:
         found.append(Degradation("fewer_chunks", "CONTEXT_WINDOW"))
@@ -179,36 +199,16 @@ def _degradations(trials: list[Trial], packed: Packed) -> tuple[Degradation, ...
     return tuple(found)
 
 
-def _count(trial: Trial) -> None:
-    attempt = trial.attempt()
-    alias = attempt.model_alias
-    ATTEMPTS.labels(alias, attempt.finish_reason.value).inc()
-    TOKENS.labels(alias, "input").inc(attempt.usage.input_tokens)
-    TOKENS.labels(alias, "output").inc(attempt.usage.output_tokens)
-    if attempt.time_to_first_token_s is not None:
-        FIRST_TOKEN_SECONDS.labels(alias).observe(attempt.time_to_first_token_s)
-
-
-def _log_failure(trial: Trial, error: BinnacleError, question: Question) -> None:
-    log.warning(
-        "attempt.failed",
-        model=trial.model.route.alias,
-        engine=trial.model.engine.address,
-        reason=error.reason,
-        request_id=question.request_id,
-    )
-
-
-def _log(answer: Answer, question: Question) -> None:
-    final = answer.attempts[-1]
+def _log(answer: Answer, question: Question, final: Trial) -> None:
     log.info(
         "generation.completed",
         request_id=question.request_id,
-        model=final.model_alias,
+        model=final.backend.route.alias,
         finish_reason=answer.finish_reason.value,
         input_tokens=answer.usage.input_tokens,
         output_tokens=answer.usage.output_tokens,
+        cost_microusd=answer.cost.microusd,
         attempts=len(answer.attempts),
         chunks=len(answer.packed.context),
-        elapsed_ms=round(final.duration_s * 1000),
+        elapsed_ms=round(final.attempt().duration_s * 1000),
     )

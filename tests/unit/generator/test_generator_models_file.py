@@ -1,5 +1,6 @@
 """The models file is checked at start, and each fault is told by its place."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,10 @@ def test_good_file_is_read(tmp_path: Path) -> None:
     llama = config.models["llama"]
     assert llama.sampling.sampling().temperature == 0.2
     assert llama.fallbacks == ("default",)
-    assert llama.price("2030-01").cached_microusd == 150_000
+    (engine,) = llama.all_engines()
+    assert engine.url == "tgi://tgi:8080?template=chatml"
+    price = llama.price_table(engine, config.price_version).at(datetime.now(UTC))
+    assert (price.input_microusd, price.cached_microusd, price.version) == (150_000, 150_000, "2030-01")
     assert config.extractive_fallback
 
 
@@ -50,7 +54,10 @@ def test_without_a_file_there_is_one_model() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("engine_url: extractive://", "engine_uri: extractive://"), "models.default.engine_url"),
+        (
+            ("engine_url: extractive://", "engine_uri: extractive://"),
+            "models.default.engine_uri: is no setting; did you mean engine_url?",
+        ),
         (("fallbacks: [default]", "fallbacks: [gpt]"), "'gpt' is no alias; known: default, llama"),
         (("temperature: 0.2", "temperature: 9"), "sampling.temperature must be 0 to 2"),
         (("temperature: 0.2", "heat: 9"), "models.llama.sampling.heat"),
@@ -109,5 +116,5 @@ def test_settings_may_hold_the_models() -> None:
     """Aliases can come from the environment, where their faults name the variable."""
     good = parse_models({"models": {"default": {"engine_url": "extractive://"}}}, file="BINNACLE_GENERATOR__MODELS")
     assert list(good.models) == ["default"]
-    with pytest.raises(InvalidRequest, match=r"BINNACLE_GENERATOR__MODELS: models\.default\.engine_url"):
+    with pytest.raises(InvalidRequest, match=r"BINNACLE_GENERATOR__MODELS: models\.default: needs either"):
         parse_models({"models": {"default": {}}}, file="BINNACLE_GENERATOR__MODELS")
