@@ -42,7 +42,7 @@ class _Histogram:
             below += count
             lines.append(f'{name}_bucket{{le="{bound:g}"}} {below}')
         total = sum(self._counts)
-        return [*lines, f'{name}_bucket{{le="+Inf"}} {total}', f"{name}_sum {self._sum}", f"{name}_count {total}"]
+        return [*lines, f'{name}_bucket{{le="+Inf"}} {total}', f"{name}_sum {self._sum:.12g}", f"{name}_count {total}"]
 
 
 class Metrics:
