@@ -5,13 +5,14 @@ Every dial is a flag; prints its address once it listens, and ends on SIGINT or 
 
 import argparse
 import asyncio
+import inspect
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from servicekit.testing.tgi_server.dials import Dials
+from servicekit.testing.tgi_server.dials import Dials, Fault
 from servicekit.testing.tgi_server.server import open_tgi_server
 
 
@@ -36,13 +37,22 @@ def _reader(default: object) -> Callable[[str], Any]:
 
 def main() -> None:
     """Read the flags and serve."""
-    parser = argparse.ArgumentParser(prog="python -m servicekit.testing.tgi_server", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m servicekit.testing.tgi_server",
+        description=__doc__,
+        epilog=f"What the dials do:\n\n{inspect.getdoc(Dials)}\n\nFaults:\n\n{inspect.getdoc(Fault)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     defaults = Dials()
     for dial in fields(Dials):
         value: Any = getattr(defaults, dial.name)
-        parser.add_argument(f"--{dial.name.replace('_', '-')}", type=_reader(value), default=value)
+        choices = list(Fault) if isinstance(value, Fault) else None
+        told = f"default: {value!s}" if value != "" else "default: none"
+        parser.add_argument(
+            f"--{dial.name.replace('_', '-')}", type=_reader(value), default=value, choices=choices, help=told
+        )
     flags = vars(parser.parse_args())
     host, port = flags.pop("host"), flags.pop("port")
     asyncio.run(serve(Dials(**flags), host=host, port=port))

@@ -156,7 +156,10 @@ class TgiServer:
             case "GET", "/counts/generations":
                 response.json(HTTPStatus.OK, [asdict(one) for one in self.generations(request.query.get("id"))])
             case "PUT", "/dials":
-                response.json(HTTPStatus.OK, asdict(self.turn(**read_body(request)).dials))
+                dials = read_body(request)
+                if unknown := dials.keys() - asdict(self.dials).keys():
+                    raise Refusal(HTTPStatus.BAD_REQUEST, "dials", f"there are no dials named {sorted(unknown)}")
+                response.json(HTTPStatus.OK, asdict(self.turn(**dials).dials))
             case _:
                 response.text(HTTPStatus.NOT_FOUND, "")
 
