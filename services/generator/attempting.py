@@ -20,7 +20,7 @@ DEADLINE = "DEADLINE"
 LATE = "FIRST_TOKEN_TIMEOUT"
 HEDGE_LOST = "HEDGE_LOST"
 # Reasons of engines that began no work, so that nothing of the prompt was read.
-_UNREAD = frozenset({"CONNECT", "ENGINE_FAILED", "ENGINE_CREDENTIAL", "ENGINE_UNAVAILABLE"})
+_UNREAD = frozenset({"CONNECT", "ENGINE_FAILED", "ENGINE_CREDENTIAL", "ENGINE_UNHEALTHY"})
 
 
 @asynccontextmanager
@@ -181,7 +181,11 @@ class Trial:
         return self._sent and not nothing and (self.failure is None or self.failure.reason not in _UNREAD)
 
     def attempt(self) -> Attempt:
-        """What it took; the input is that of `prepared.input_count` where the engine never told."""
+        """What it took.
+
+        Where the engine never told, the input is that of `prepared.input_count` and the output what came; a token that
+        was on its way when the connection closed is not known of.
+        """
         usage = self._usage()
         info = self.prepared.info if self.prepared else None
         end_s = self._clock.monotonic_s() if self._end_s is None else self._end_s
@@ -214,4 +218,6 @@ class Trial:
         if not self.read_prompt or self.prepared is None:
             return Usage()
         count = self.prepared.input_count
-        return Usage(count.tokens if count else 0, self.output_tokens, estimated=count is None or count.estimated)
+        # An engine that was silent may have generated what never came.
+        estimated = count is None or count.estimated or isinstance(self.failure, BackendTimeout)
+        return Usage(count.tokens if count else 0, self.output_tokens, estimated=estimated)

@@ -33,6 +33,11 @@ def failed(address: str) -> BackendUnavailable:
     return BackendUnavailable(f"engine {address} failed to generate", reason="GENERATION_FAILED")
 
 
+def unhealthy(address: str) -> BackendUnavailable:
+    """The engine says that it is not well; it has not begun to work."""
+    return BackendUnavailable(f"engine {address} is not healthy", reason="ENGINE_UNHEALTHY")
+
+
 def timed_out(address: str) -> BackendTimeout:
     """The engine, or a proxy before it, ran out of time."""
     return BackendTimeout(f"engine {address} did not answer in time", reason="ENGINE_TIMEOUT")

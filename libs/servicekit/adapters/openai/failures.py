@@ -39,6 +39,8 @@ def _of_frame(address: str, error: openai.APIError) -> BinnacleError:
         return failures.overloaded(address)
     if "validation error" in text or body.get("type") == "invalid_request_error":
         return failures.refused(address, text)
+    if "unhealthy" in text:
+        return failures.unhealthy(address)
     return failures.failed(address)
 
 

@@ -36,6 +36,8 @@ def _of_frame(address: str, error: TextGenerationError) -> BinnacleError:
             return failures.overloaded(address)
         case ValidationError():
             return failures.refused(address, str(error))
+        case _ if "unhealthy" in str(error):
+            return failures.unhealthy(address)
         case _:
             return failures.failed(address)
 
