@@ -20,7 +20,7 @@ from tests.bench._routing_client import drive
 from tests.bench._routing_load import Arrival, arrivals
 from tests.bench._routing_policies import PlainRouter, Router, at_random, least_outstanding, oracle, round_robin
 from tests.bench._routing_simulation import SimulatedEngine
-from tests.bench._virtual_time import LoopClock, run_virtually
+from tests.virtual_time import LoopClock, run_virtually
 
 POLICIES = ("round_robin", "least_outstanding", "random", "binnacle", "oracle")
 

@@ -51,7 +51,7 @@ class ShorterWait:
         self._prefixes = PrefixMemory(settings.affinity_blocks)
 
     def choose(self, candidates: Sequence[Replica], work: Work, now_s: float) -> Pick:
-        """The shorter cost of two, or the replica with the longest prefix if its cost is not far beyond."""
+        """The least cost of those drawn, or the longest prefix if its cost is not far beyond."""
         pick = self._choose(candidates, work, now_s)
         if self._settings.affinity:
             self._prefixes.served(work.prefix, pick.replica.address)
@@ -71,25 +71,14 @@ class ShorterWait:
 
         if len(candidates) == 1:
             return Pick(candidates[0], Choice.ONLY, priced(candidates[0])[1])
-        pair = self._two(candidates, now_s, usual)
-        (cost_s, tokens), chosen = min(((priced(replica), replica) for replica in pair), key=lambda item: item[0])
+        drawn = self._chance.sample(list(candidates), min(self._settings.choices, len(candidates)))
+        (cost_s, tokens), chosen = min(((priced(replica), replica) for replica in drawn), key=lambda item: item[0])
         home = self._home(candidates, matches)
         if home is not None:
             home_cost_s, home_tokens = priced(home)
             if home_cost_s <= cost_s * self._settings.affinity_cap + self._settings.affinity_margin_s:
                 return Pick(home, Choice.AFFINITY, home_tokens)
         return Pick(chosen, Choice.SHORTER_WAIT, tokens)
-
-    def _two(self, candidates: Sequence[Replica], now_s: float, usual: float) -> Sequence[Replica]:
-        """Two different ones by chance, a fast and reliable one more likely, so that the slow are seldom both."""
-        left = list(candidates)
-        weights = [
-            (replica.backlog.tokens_per_s or usual) * (1.0 - replica.health.failure_share(now_s)) for replica in left
-        ]
-        first = self._chance.choices(range(len(left)), weights)[0]
-        one = left.pop(first)
-        weights.pop(first)
-        return one, self._chance.choices(left, weights)[0]
 
     @staticmethod
     def _home(candidates: Sequence[Replica], matches: dict[str, int]) -> Replica | None:

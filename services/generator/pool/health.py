@@ -12,7 +12,7 @@ from services.generator.pool.settings import PoolSettings
 _UNREACHABLE = "CONNECT"
 _UNREACHABLE_POINTS = 3
 _HALF_LIFE_S = 10.0
-_LEAST_RECENT = 8.0
+_LEAST_RECENT = 10.0
 _FORGIVEN_AFTER_S = 60.0
 
 

@@ -27,15 +27,17 @@ class PoolSettings:
     max_waiting: int = 512
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     hedging: bool = False
+    # Of so many drawn by chance the one with the shortest wait is taken; all of them suit a generator that is alone.
+    choices: int = 2
     affinity: bool = True
     # A replica that has the prefix is taken unless its wait exceeds the other choice's by this factor and margin.
-    affinity_cap: float = 1.5
-    affinity_margin_s: float = 0.05
+    affinity_cap: float = 1.25
+    affinity_margin_s: float = 0.02
     affinity_blocks: int = 65_536
     # Ejection: so many points in a row (a failure is one, no connection three), or such a share of recent work; or
     # first tokens so many times later than the pool's, where that is more than a second.
     failures_in_a_row: int = 5
-    failure_share: float = 0.5
+    failure_share: float = 0.6
     slow_factor: float = 10.0
     ejected_s: float = 1.0
     max_ejected_s: float = 60.0
@@ -52,6 +54,7 @@ class PoolSettings:
             ("max_waiting", self.max_waiting, 0, 100_000),
             ("max_ejected_share", self.max_ejected_share, 0, 1),
             ("failure_share", self.failure_share, 0.01, 1),
+            ("choices", self.choices, 1, 1_000),
             ("affinity_cap", self.affinity_cap, 1, 100),
             ("load_every_s", self.load_every_s, 0.01, 3_600),
             ("discover_every_s", self.discover_every_s, 0.1, 3_600),
