@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import partial
 
 from servicekit.domain.generation import Attempt, EngineEvent, FinishReason, GenerationEnd, TokenEvent, Usage
 from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError, InvalidRequest, Overloaded
@@ -15,6 +16,7 @@ from servicekit.ports.clock import Clock
 from services.generator.models import Backend
 from services.generator.pool.lease import Choice, Lease
 from services.generator.preparing import Prepared
+from services.generator.stopwatch import Stopwatch
 
 DEADLINE = "DEADLINE"
 LATE = "FIRST_TOKEN_TIMEOUT"
@@ -34,7 +36,11 @@ async def answering(within_s: float, address: str, *, reason: str) -> AsyncItera
         async with asyncio.timeout(None if math.isinf(within_s) else within_s):
             yield
     except TimeoutError as error:
-        raise BackendTimeout(f"engine {address} did not answer in time", reason=reason) from error
+        raise _late(address, reason) from error
+
+
+def _late(address: str, reason: str) -> BackendTimeout:
+    return BackendTimeout(f"engine {address} did not answer in time", reason=reason)
 
 
 class Trial:
@@ -111,18 +117,21 @@ class Trial:
         events = self._events
         own_end_s = self._start_s + self._queue_s + self.backend.engine.attempt_s
         reason = DEADLINE if ends_s <= own_end_s else "ATTEMPT_TIMEOUT"
-        ends_s = min(ends_s, own_end_s)
+        watch = Stopwatch(min(ends_s, own_end_s) - self._clock.monotonic_s())
         event = self._first
         try:
-            while event is not None:
-                if isinstance(event, TokenEvent):
-                    yield event
-                async with answering(ends_s - self._clock.monotonic_s(), self._address, reason=reason):
-                    event = None if self.end else await self._next(events)
+            while isinstance(event, TokenEvent):
+                yield event
+                event = await watch.wait(partial(self._next, events))
+        except TimeoutError as error:
+            late = _late(self._address, reason)
+            await self.fail(late)
+            raise late from error
         except BinnacleError as error:
             await self.fail(error)
             raise
         finally:
+            watch.stop()
             await self.close()
 
     async def _next(self, events: AsyncGenerator[EngineEvent, None]) -> EngineEvent:
