@@ -80,7 +80,7 @@ class Account:
             return
         try:
             async with asyncio.timeout(_COUNT_WITHIN_S):
-                prepared.input_count = await trial.backend.pool.count_messages(messages)
+                prepared.input_count = await trial.backend.counts.count(messages, info=prepared.info)
         except (BinnacleError, TimeoutError):
             return
 

@@ -13,6 +13,7 @@ from servicekit.domain.generation import ModelInfo, TokenCount
 from servicekit.domain.prompt import Message
 from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError, NotFound
 from servicekit.ports.clock import Clock
+from services.generator.context.token_counts import TokenCounts
 from services.generator.model_config import DEFAULT_ALIAS
 from services.generator.pool.lease import Choice, Lease, Work
 from services.generator.pool.replica import ReplicaStatus
@@ -76,6 +77,7 @@ class Backend:
         self.route = route
         self.engine = engine
         self.pool = pool
+        self.counts = TokenCounts(pool.count_messages)
         self.last_info: ModelInfo | None = None
 
     async def info(self) -> ModelInfo:

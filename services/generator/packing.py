@@ -1,24 +1,43 @@
 """Packs question, chunks and history into a model's context window, counted by the model's own tokenizer.
 
-Called by `attempting.py` before each attempt, since each model has its own window and tokenizer.
+Called by `preparing.py` for each engine of the chain, since each has its own window and tokenizer.
+
+The question, the prompt's own texts and system messages of the history always go in. The rest goes in by its worth
+(`context/worth.py`) as far as there is room (`context/selection.py`); in the prompt, chunks stand in the order of the
+ranking, messages in that of the conversation. Text that another chunk repeats goes in once (`context/repeats.py`).
+
+How many tokens a piece has is first estimated, and the estimates are put right by what the tokenizer counts of a whole
+prompt: none is asked where the number of bytes settles it, one count is enough where all goes in, and two where not,
+as a rule. What is sent has been counted: it never exceeds the window, however wrong the estimates are.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from servicekit.domain.chunk import ScoredChunk
-from servicekit.domain.generation import ModelInfo, TokenCount
-from servicekit.domain.prompt import ContextChunk, Message
+from servicekit.domain.generation import ModelInfo
+from servicekit.domain.prompt import ContextChunk, Message, Role
 from servicekit.errors import ContextWindowExceeded
+from services.generator.context.repeats import holders, without_overlap
+from services.generator.context.selection import Choice, Selection
+from services.generator.context.token_counts import TokenCounts
+from services.generator.context.worth import by_worth
 from services.generator.templates import PromptTemplate
 
-CountTokens = Callable[[str], Awaitable[TokenCount]]
-# What a chat format adds around each message, at most.
-_TOKENS_PER_MESSAGE = 8
-# An estimate is trusted to this share of the room.
-_ESTIMATE_TRUST = 0.9
-_NEWEST_MESSAGES = 2
+# What a chat format may add: to the whole (some bring a system message of their own), and around each message.
+_FORMAT_TOKENS = 256
+_TOKENS_PER_MESSAGE = 16
+# An estimate in place of a count is trusted to this share of the room: whole kinds of text have a fifth more.
+_ESTIMATE_TRUST = 0.8
 _MIN_OUTPUT_TOKENS = 16
+# A prompt estimated at more than this many rooms is not counted as a whole: it does not fit.
+_HOPELESS_ROOMS = 2.0
+# Room left by a wrong estimate is filled up where it is more than this share.
+_SLACK = 0.06
+_MAX_FILLS = 3
+_MAX_COUNTS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,92 +51,153 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What goes in: messages, the chunks under their numbers, and the tokens it all has (an upper bound)."""
+    """What goes in: messages, the chunks under their numbers, and the tokens of it all.
+
+    `exact` says that `input_tokens` were counted by the model's tokenizer; else they are more than there are. Every
+    chunk that was given is among `context`, `dropped_chunks` (no room) or `duplicate_chunks` (one in `context` says
+    the same); of `shortened_chunks` in `context` only the first sentences went in.
+    """
 
     messages: tuple[Message, ...]
     context: tuple[ContextChunk, ...]
     input_tokens: int
     dropped_chunks: int
     dropped_messages: int
+    duplicate_chunks: int = 0
+    shortened_chunks: int = 0
+    exact: bool = False
 
 
 async def pack(
-    prompt: Prompt, template: PromptTemplate, *, info: ModelInfo, output_tokens: int, count: CountTokens
+    prompt: Prompt, template: PromptTemplate, *, info: ModelInfo, output_tokens: int, counts: TokenCounts
 ) -> Packed:
-    """Everything if it fits; else the newest exchange, the chunks by rank, then older history, as far as they fit.
-
-    Room for the answer is kept free first. The tokenizer is asked only where the number of bytes, which no
-    tokenizer exceeds, does not settle it, and then as often as a bisection takes.
+    """As much as fits beside the room for the answer, which is kept free first.
 
     Raises:
-        ContextWindowExceeded: the question alone does not fit.
+        ContextWindowExceeded: the question and the instructions alone do not fit.
+        BackendUnavailable, BackendTimeout: the tokenizer could not be asked.
     """
     room = min(info.max_input_tokens, info.max_total_tokens - max(output_tokens, _MIN_OUTPUT_TOKENS))
-    order = _order_of_admission(prompt)
-    full = _render(prompt, template, order)
-    tokens = await _measure(full.messages, room, count)
-    if tokens <= room:
-        return _with_tokens(full, tokens)
-    low, high = 0, len(order) - 1
-    best: Packed | None = None
-    while low <= high:
-        kept = (low + high) // 2
-        candidate = _render(prompt, template, order[:kept])
-        tokens = await _measure(candidate.messages, room, count)
-        if tokens <= room:
-            best = _with_tokens(candidate, tokens)
-            low = kept + 1
+    held = holders(prompt.chunks)
+    everything = _render(prompt, template, _all(prompt, held))
+    most = _at_most(everything.messages)
+    if most <= room:
+        return replace(everything, input_tokens=most)
+    weigh = counts.weigh
+    choice = Choice(prompt.chunks, by_worth(prompt.chunks, prompt.history, weigh=weigh), held, weigh)
+    base = _render(prompt, template, Selection())
+    base_weight = sum(weigh(message.content) + _TOKENS_PER_MESSAGE for message in base.messages)
+    search = _Search(choice, base_weight=base_weight, room=room)
+    while (selection := search.next()) is not None:
+        draft = _render(prompt, template, selection)
+        counted = await counts.count(draft.messages, info=info)
+        tokens = math.ceil(counted.tokens / _ESTIMATE_TRUST) if counted.estimated else counted.tokens
+        search.learn(selection, tokens, replace(draft, input_tokens=tokens, exact=not counted.estimated))
+    if search.best is None:
+        raise _exceeded(prompt, info, room=room, tokens=search.tokens, output_tokens=output_tokens)
+    return search.best
+
+
+class _Search:
+    """Looks for the most that fits, each count telling how many tokens a unit of weight has."""
+
+    def __init__(self, choice: Choice, *, base_weight: float, room: int) -> None:
+        self.best: Packed | None = None
+        self.tokens = 0
+        self._choice = choice
+        self._base_weight = base_weight
+        self._room = room
+        self._scale = 1.0
+        self._caution = 1.01
+        self._counts = 0
+        self._tried: list[Selection] = []
+        self._fills = 0
+        everything = choice.select(math.inf)
+        hopeless = base_weight + everything.weight > _HOPELESS_ROOMS * room
+        self._next: Selection | None = self._fitting() if hopeless else everything
+        self._everything = everything
+
+    def next(self) -> Selection | None:
+        """What is to be counted next, None once the search is over."""
+        return self._next
+
+    def learn(self, selection: Selection, tokens: int, packed: Packed) -> None:
+        """Take in what a selection counted."""
+        self._counts += 1
+        self.tokens = tokens
+        self._tried.append(selection)
+        measured = tokens / (self._base_weight + selection.weight)
+        if tokens <= self._room:
+            self.best = packed
+            full = selection == self._everything or self._room - tokens <= _SLACK * self._room
+            done = full or self._fills == _MAX_FILLS
+            self._fills += 1
+            self._scale = measured
         else:
-            high = kept - 1
-    if best is None:
-        raise ContextWindowExceeded(
-            f"question must fit into the {room} tokens that {info.model} leaves beside {output_tokens} of output; "
-            f"with its instructions it has {tokens}: shorten it",
-            field="question",
-        )
-    return best
+            empty = not selection.chunks and not selection.messages
+            done = self.best is not None or empty
+            self._scale = max(measured, self._scale) * self._caution
+            self._caution *= 1.05
+        self._next = None if done else self._untried()
+
+    def _untried(self) -> Selection | None:
+        selection = self._fitting()
+        if selection not in self._tried and self._counts < _MAX_COUNTS:
+            return selection
+        return None if self.best is not None else Selection()
+
+    def _fitting(self) -> Selection:
+        return self._choice.select(max(0.0, self._room / self._scale - self._base_weight))
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Something that may be left out: a chunk or a message, by its index."""
-
-    index: int
-    is_chunk: bool
-
-
-def _order_of_admission(prompt: Prompt) -> list[_Piece]:
-    newest_first = [_Piece(index, is_chunk=False) for index in reversed(range(len(prompt.history)))]
-    chunks = [_Piece(index, is_chunk=True) for index in range(len(prompt.chunks))]
-    return [*newest_first[:_NEWEST_MESSAGES], *chunks, *newest_first[_NEWEST_MESSAGES:]]
-
-
-def _render(prompt: Prompt, template: PromptTemplate, kept: Sequence[_Piece]) -> Packed:
-    chunk_indexes = {piece.index for piece in kept if piece.is_chunk}
-    message_indexes = {piece.index for piece in kept if not piece.is_chunk}
-    scored = [chunk for index, chunk in enumerate(prompt.chunks) if index in chunk_indexes]
-    context = tuple(ContextChunk(number, chunk) for number, chunk in enumerate(scored, start=1))
-    history = [message for index, message in enumerate(prompt.history) if index in message_indexes]
-    return Packed(
-        template.messages(prompt.question, context, history),
-        context,
-        input_tokens=0,
-        dropped_chunks=len(prompt.chunks) - len(context),
-        dropped_messages=len(prompt.history) - len(history),
+def _all(prompt: Prompt, held: Mapping[int, tuple[int, ...]]) -> Selection:
+    return Selection(
+        chunks=frozenset(index for index in range(len(prompt.chunks)) if index not in held),
+        messages=frozenset(range(len(prompt.history))),
+        repeated=frozenset(held),
     )
 
 
-async def _measure(messages: Sequence[Message], room: int, count: CountTokens) -> int:
-    """The messages' tokens, or their bytes where those already fit."""
-    around = _TOKENS_PER_MESSAGE * len(messages)
-    text = "\n".join(message.content for message in messages)
-    most = len(text.encode()) + around
-    if most <= room:
-        return most
-    counted = await count(text)
-    tokens = counted.tokens + around
-    return int(tokens / _ESTIMATE_TRUST) if counted.estimated else tokens
+def _render(prompt: Prompt, template: PromptTemplate, selection: Selection) -> Packed:
+    context: list[ContextChunk] = []
+    for index, scored in enumerate(prompt.chunks):
+        if index in selection.chunks:
+            kept = replace(scored, chunk=selection.shortened.get(index, scored.chunk))
+            before = context[-1].scored.chunk if context else None
+            context.append(ContextChunk(len(context) + 1, without_overlap(kept, before)))
+    history = [
+        message
+        for index, message in enumerate(prompt.history)
+        if index in selection.messages or message.role is Role.SYSTEM
+    ]
+    return Packed(
+        template.messages(prompt.question, context, history),
+        tuple(context),
+        input_tokens=0,
+        dropped_chunks=len(prompt.chunks) - len(context) - len(selection.repeated),
+        dropped_messages=len(prompt.history) - len(history),
+        duplicate_chunks=len(selection.repeated),
+        shortened_chunks=len(selection.shortened),
+    )
 
 
-def _with_tokens(packed: Packed, tokens: int) -> Packed:
-    return Packed(packed.messages, packed.context, tokens, packed.dropped_chunks, packed.dropped_messages)
+def _at_most(messages: Sequence[Message]) -> int:
+    """More tokens than any tokenizer makes of these: bytes, after the normalization that lengthens texts most."""
+    tokens = _FORMAT_TOKENS + _TOKENS_PER_MESSAGE * len(messages)
+    for message in messages:
+        text = message.content
+        size = len(text.encode("utf-8", "replace"))
+        if not text.isascii():
+            size = max(size, len(unicodedata.normalize("NFKC", text).encode("utf-8", "replace")))
+        tokens += size
+    return tokens
+
+
+def _exceeded(prompt: Prompt, info: ModelInfo, *, room: int, tokens: int, output_tokens: int) -> ContextWindowExceeded:
+    instructions = sum(message.role is Role.SYSTEM for message in prompt.history)
+    beside = f" and {instructions} system message(s) of the history" if instructions else ""
+    return ContextWindowExceeded(
+        f"question must fit into the {max(room, 0)} tokens that {info.model} leaves beside {output_tokens} of output; "
+        f"with its instructions{beside} it has {tokens}: shorten it, or lower sampling.max_output_tokens",
+        field="question",
+    )

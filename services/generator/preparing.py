@@ -58,9 +58,7 @@ async def prepare(question: Question, backend: Backend, prompts: PromptLibrary, 
         question.sampling, request_id=question.request_id, max_total_tokens=info.max_total_tokens
     )
     output_tokens = sampling.max_output_tokens or 1
-    packed = await pack(
-        question.prompt, template, info=info, output_tokens=output_tokens, count=backend.pool.count_tokens
-    )
+    packed = await pack(question.prompt, template, info=info, output_tokens=output_tokens, counts=backend.counts)
     adapter = backend.engine.adapter if stands_in else question.adapter or backend.engine.adapter
     request = EngineRequest(
         messages=packed.messages,
@@ -72,7 +70,8 @@ async def prepare(question: Question, backend: Backend, prompts: PromptLibrary, 
         adapter=adapter,
         want_logprobs=question.want_logprobs,
     )
-    return Prepared(request, packed, info, _work(question, request, packed), template.ref)
+    known = TokenCount(packed.input_tokens, estimated=False) if packed.exact else None
+    return Prepared(request, packed, info, _work(question, request, packed), template.ref, known)
 
 
 def _work(question: Question, request: EngineRequest, packed: Packed) -> Work:
