@@ -2,14 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+import yaml
 
+from binnacle.generator.v1 import generator_service_pb2 as rpc
+from binnacle.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from servicekit.domain.generation import Attempt, FinishReason, TokenEvent
 from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError, InvalidRequest, Overloaded
+from servicekit.rpc.status import to_error
+from servicekit.testing.in_process import Trust, caller, channel_to, running_service
 from servicekit.testing.tgi_server.counting import End
 from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
+from services.generator.bootstrap import build
+from services.generator.config import Settings
 from services.generator.generating import Answer, Generator, Spent
 from tests.integration.generator_pools import (
     PRICES,
@@ -38,6 +49,12 @@ AT_ONCE: dict[str, type[BinnacleError]] = {
     "error": BackendUnavailable,
     "incomplete": BackendUnavailable,
     "stall": BackendTimeout,
+}
+STATUSES = {
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    BackendUnavailable: grpc.StatusCode.UNAVAILABLE,
+    BackendTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 IN_MID_STREAM = ("cut", "end_early", "garbage", "error", "incomplete", "stall")
 
@@ -136,3 +153,31 @@ async def test_fault_of_one_replica_is_another_ones_answer(kind: str, fault: str
         assert spent_at(good, attempts) == served_by(good)
         if fault != "slow_loris":  # it generates at once what it never sends
             assert spent_at(bad, attempts) == served_by(bad)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_every_fault_has_its_status(kind: str, tmp_path: Path) -> None:
+    """Over gRPC each fault ends in its status; after tokens the error says that it can be resumed, and from where."""
+    trust = Trust.create(tmp_path)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_tgi_server())
+        models_file = tmp_path / "models.yaml"
+        content = {"extractive_fallback": False, "models": {"default": {"engine_url": url_of(server, kind)}}}
+        models_file.write_text(yaml.safe_dump(content), "utf-8")
+        settings = Settings(
+            port=0, metrics_port=0, drain_s=0, token_public_key_file=trust.public_key_file, models_file=models_file
+        )
+        lifecycle = await stack.enter_async_context(running_service(settings, build))
+        stub: Any = GeneratorServiceStub(await stack.enter_async_context(channel_to(lifecycle, trust)))
+        stack.enter_context(caller())
+        at_once = [*(fault for fault in AT_ONCE if fault != "refuse"), "refuse"]  # after it the pool waits a while
+        for fault, after in [*((fault, 2) for fault in IN_MID_STREAM), *((fault, 0) for fault in at_once)]:
+            server.turn(fault=fault, fault_after_tokens=after, slow_byte_s=0.3)
+            call = stub.GenerateAnswer(rpc.GenerateAnswerRequest(question="When?"), timeout=_DEADLINE_S)
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                [event async for event in call]
+            assert raised.value.code() is STATUSES[AT_ONCE[fault]], fault
+            if after and AT_ONCE[fault] is not BackendTimeout:  # a deadline may end at the caller first
+                metadata = to_error(raised.value, "generator").metadata
+                assert (metadata["resumable"], metadata["released_tokens"]) == ("true", str(after))
+        await asyncio.wait_for(server.idle(), _PATIENCE_S)
