@@ -72,11 +72,6 @@ async def test_usage_is_estimated_where_none_is_reported(server: TgiServer, engi
     assert usage.output_tokens > 0
 
 
-async def test_counts_are_marked_as_estimates(engine: Engine) -> None:
-    """Its API counts no tokens ahead, so a count says that it is an estimate."""
-    assert (await engine.count_tokens("one two three")).estimated
-
-
 async def test_window_comes_from_the_url(server: TgiServer) -> None:
     """A window given in the URL is the model's."""
     async with open_engine(f"{server.url.replace('http', 'openai')}/v1?window=1000") as engine:

@@ -40,11 +40,10 @@ class TestTgiEngine(RemoteEngineConformance):
     """All of the port's contract."""
 
 
-async def test_posts_to_the_base_path(engine: Engine, server: TgiServer) -> None:
-    """The client streams from `/`, TGI's compatibility route."""
+async def test_streams_from_the_stream_route(engine: Engine, server: TgiServer) -> None:
+    """Prompts go to TGI's own route for streams."""
     await collect(engine, harbour_request())
-    assert server.last_path == "/"
-    assert server.last_body["stream"] is True
+    assert server.last_path == "/generate_stream"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A model's tokenizer from its `tokenizer.json`, exact and on this machine. Used by the embedder adapters."""
+"""A model's tokenizer from its `tokenizer.json`, exact and on this machine. Used by embedders and engines."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class FileTokenizer:
     """Without special tokens, cutting nothing; safe from any thread."""
 
     def __init__(self, definition: Path) -> None:
-        self._tokenizer = load_definition(definition)
+        self._tokenizer = load_definition(definition.expanduser())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 

@@ -6,6 +6,7 @@ Opened by the registry for `extractive://`; also the last fallback when every mo
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from servicekit.adapters.engine_schema import unsupported
 from servicekit.adapters.extractive.selection import Quote, choose
 from servicekit.adapters.stop_texts import StopTexts
 from servicekit.domain.generation import (
@@ -47,6 +48,7 @@ class ExtractiveEngine:
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """Word by word; `refused` where no chunk says enough of the question."""
+        _check(request)
         quotes = choose(request.question, request.context)
         answer = " ".join(map(cited, quotes)) or REFUSAL
         sent = sum(_words(message.content) for message in request.messages)
@@ -59,12 +61,11 @@ class ExtractiveEngine:
                 reason = FinishReason.LENGTH
                 break
             count += 1
-            if text := stops.feed(piece):
-                yield TokenEvent(text)
+            yield TokenEvent(stops.feed(piece))
             if stops.reached:
                 break
         if rest := stops.rest():
-            yield TokenEvent(rest)
+            yield TokenEvent(rest, 0)
         yield GenerationEnd(reason, Usage(sent, count), refused=not quotes)
 
     async def count_tokens(self, text: str) -> TokenCount:
@@ -77,6 +78,14 @@ class ExtractiveEngine:
 
     async def load(self) -> None:
         """Nothing waits for it."""
+
+
+def _check(request: EngineRequest) -> None:
+    """What takes a model is refused."""
+    if request.output_schema:
+        raise unsupported("output_schema", "output schemas")
+    if request.adapter:
+        raise unsupported("adapter", "adapters")
 
 
 def cited(quote: Quote) -> str:

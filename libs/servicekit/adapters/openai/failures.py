@@ -10,6 +10,8 @@ import openai
 from servicekit.adapters import engine_failures as failures
 from servicekit.errors import BinnacleError
 
+_REQUEST_FAULTS = frozenset({"invalid_request_error", "BadRequestError"})
+
 
 def to_error(address: str, error: Exception) -> BinnacleError:
     """The error of the engine port for what the client raised."""
@@ -23,23 +25,24 @@ def to_error(address: str, error: Exception) -> BinnacleError:
         case openai.APIConnectionError():
             connecting = isinstance(error.__cause__, httpx2.ConnectError)
             return failures.unreachable(address) if connecting else failures.stream_cut(address)
-        case openai.APIError():
-            return _of_frame(address, error)
+        case TimeoutError() | httpx2.TimeoutException():
+            return failures.timed_out(address)
         case httpx2.TransportError():
             return failures.stream_cut(address)
         case _:
             return failures.nonsense(address)
 
 
-def _of_frame(address: str, error: openai.APIError) -> BinnacleError:
+def of_frame(address: str, error: Any) -> BinnacleError:
     """For an error inside a stream, which names its status in various ways, if at all."""
-    body: Mapping[str, Any] = error.body if isinstance(error.body, Mapping) else {}
-    text = str(body.get("message") or error.message).lower()
-    if "overloaded" in text or str(body.get("code")) == str(HTTPStatus.TOO_MANY_REQUESTS.value):
+    body: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": str(error)}
+    text = str(body.get("message") or "")
+    code = str(body.get("code") or body.get("http_status_code") or "")
+    if "overloaded" in text.lower() or code == str(HTTPStatus.TOO_MANY_REQUESTS.value):
         return failures.overloaded(address)
-    if "validation error" in text or body.get("type") == "invalid_request_error":
+    if "validation error" in text.lower() or body.get("type") in _REQUEST_FAULTS:
         return failures.refused(address, text)
-    if "unhealthy" in text:
+    if "unhealthy" in text.lower():
         return failures.unhealthy(address)
     return failures.failed(address)
 

@@ -82,7 +82,7 @@ class FaultCase:
 FAULTS = (
     FaultCase(Fault.REFUSE, 0, Overloaded, "ENGINE_OVERLOADED"),
     FaultCase(Fault.INVALID, 0, InvalidRequest, "ENGINE_REFUSED"),
-    FaultCase(Fault.UNAVAILABLE, 0, BackendUnavailable, "GENERATION_FAILED"),
+    FaultCase(Fault.UNAVAILABLE, 0, BackendUnavailable, "ENGINE_UNHEALTHY"),
     FaultCase(Fault.DROP, 0, BackendUnavailable, "STREAM_CUT"),
     FaultCase(Fault.CUT, 3, BackendUnavailable, "STREAM_CUT"),
     FaultCase(Fault.END_EARLY, 3, BackendUnavailable, "STREAM_CUT"),
@@ -110,10 +110,13 @@ class EngineConformance:
         assert end.usage.input_tokens > 0
         assert end.usage.output_tokens > 0
 
-    async def test_no_event_is_empty(self, engine: Engine) -> None:
-        """Every token event carries text, so that a caller never forwards nothing."""
-        events = await collect(engine, harbour_request())
-        assert all(event.text for event in events if isinstance(event, TokenEvent))
+    async def test_events_add_up_to_the_usage(self, engine: Engine) -> None:
+        """What the events count is what the end tells: special tokens and those held back for a stop text too."""
+        for stop in ((), ("source",), ("no such text",)):
+            events = await collect(engine, harbour_request(Sampling(max_output_tokens=64, stop=stop)))
+            assert sum(event.token_count for event in events if isinstance(event, TokenEvent)) == (
+                end_of(events).usage.output_tokens
+            )
 
     async def test_output_limit_is_kept(self, engine: Engine) -> None:
         """A limit on the output ends the answer there, and says so."""
