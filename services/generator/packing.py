@@ -24,7 +24,7 @@ from services.generator.context.repeats import holders, without_overlap
 from services.generator.context.selection import Choice, Selection
 from services.generator.context.token_counts import TokenCounts
 from services.generator.context.worth import by_worth
-from services.generator.templates import PromptTemplate
+from services.generator.prompt_template import PromptTemplate
 
 # What a chat format may add: to the whole (some bring a system message of their own), and around each message.
 _FORMAT_TOKENS = 256

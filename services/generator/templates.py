@@ -1,123 +1,83 @@
-"""Prompt templates: read from versioned files, checked at start, rendered into messages.
+"""The prompts that can be asked for, several versions of each side by side.
 
-Used by `bootstrap.py` (reading) and `packing.py` (rendering). Jinja2 in its sandbox; an unknown variable is an error.
+Read by `bootstrap.py` at start; asked by `preparing.py`. `prompts/README.md` says how a prompt is written.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import jinja2
-import yaml
-from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from servicekit.errors import NotFound
+from services.generator.prompt_files import invalid, parse_template
+from services.generator.prompt_template import PromptTemplate
 
-from servicekit.domain.prompt import ContextChunk, Message, PromptRef, Role
-from servicekit.errors import InvalidRequest, NotFound
-
-VARIABLES = frozenset({"question", "chunks"})
-_FIELDS = frozenset({"id", "version", "system", "user"})
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-)
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """One template; `ref.hash` is the SHA-256 of its file."""
-
-    ref: PromptRef
-    system: jinja2.Template
-    user: jinja2.Template
-
-    def messages(
-        self, question: str, chunks: Sequence[ContextChunk], history: Sequence[Message]
-    ) -> tuple[Message, ...]:
-        """Instructions with the chunks, then the history, then the question; an empty system message is left out."""
-        variables = {
-            "question": question,
-            "chunks": [
-                {"number": c.number, "title": c.scored.chunk.title, "text": c.scored.chunk.text} for c in chunks
-            ],
-        }
-        system = self.system.render(variables).strip()
-        opening = (Message(Role.SYSTEM, system),) if system else ()
-        return (*opening, *history, Message(Role.USER, self.user.render(variables)))
+_PARTS = re.compile(r"\d+|\D+")
 
 
 class PromptLibrary:
-    """The templates by id."""
+    """The templates by id and version; of each id the newest is the default.
 
-    def __init__(self, templates: Iterable[PromptTemplate]) -> None:
-        self._templates = {template.ref.prompt_id: template for template in templates}
+    Versions are compared by their numbers: 10 is newer than 9, and 1.2.1 newer than 1.2.
+    """
+
+    def __init__(self, packaged: Iterable[PromptTemplate], own: Iterable[PromptTemplate] = ()) -> None:
+        """Of an id among the `own`, the default is one of these, and its packaged versions are left to be pinned."""
+        self._versions: dict[str, dict[str, PromptTemplate]] = {}
+        self._newest: dict[str, PromptTemplate] = {}
+        for templates in (packaged, own):
+            added = sorted(templates, key=lambda template: _age(template.ref.version))
+            for template in added:
+                self._versions.setdefault(template.ref.prompt_id, {})[template.ref.version] = template
+                self._newest[template.ref.prompt_id] = template
 
     def get(self, prompt_id: str) -> PromptTemplate:
-        """The template.
+        """The newest of an id, or the version that `id@version` pins.
 
         Raises:
-            NotFound: there is none of this id; names those there are.
+            NotFound: there is none of this id, or of this version; names those there are.
         """
-        template = self._templates.get(prompt_id)
-        if template is None:
-            known = ", ".join(sorted(self._templates))
-            raise NotFound(f"no prompt {prompt_id!r}; known: {known}", reason="PROMPT_NOT_FOUND")
-        return template
+        name, pinned, version = prompt_id.partition("@")
+        template = self._newest.get(name) if not pinned else self._versions.get(name, {}).get(version)
+        if template is not None:
+            return template
+        if name in self._versions:
+            known = ", ".join(sorted(self._versions[name], key=_age))
+            raise NotFound(f"no version {version!r} of prompt {name!r}; known: {known}", reason="PROMPT_NOT_FOUND")
+        known = ", ".join(sorted(self._versions))
+        raise NotFound(f"no prompt {name!r}; known: {known}", reason="PROMPT_NOT_FOUND")
 
 
 def load_prompts(folder: Path | None) -> PromptLibrary:
-    """The packaged templates, and those of the folder, which may replace them.
+    """The packaged templates, and those of the folder, which come before packaged ones of the same id.
 
     Raises:
-        InvalidRequest: a file that cannot be followed; names file and line.
+        InvalidRequest: a file that cannot be followed; names file, line and field. Two of one id and version.
     """
-    packaged = files("services.generator").joinpath("prompts")
-    sources = {entry.name: entry.read_bytes() for entry in packaged.iterdir() if entry.name.endswith(".yaml")}
-    templates = [parse_template(source, file=name) for name, source in sorted(sources.items())]
-    if folder is not None:
-        if not folder.is_dir():
-            raise _invalid(str(folder), "is no folder")
-        templates += [parse_template(path.read_bytes(), file=str(path)) for path in sorted(folder.glob("*.yaml"))]
-    return PromptLibrary(templates)
+    entries = files("services.generator").joinpath("prompts").iterdir()
+    packaged = {entry.name: entry.read_bytes() for entry in entries if entry.name.endswith(".yaml")}
+    if folder is None:
+        return PromptLibrary(_parsed(packaged))
+    if not folder.is_dir():
+        raise invalid(str(folder), "is no folder")
+    own = {str(path): path.read_bytes() for path in folder.glob("*.yaml")}
+    return PromptLibrary(_parsed(packaged), _parsed(own))
 
 
-def parse_template(source: bytes, *, file: str) -> PromptTemplate:
-    """Read one file, and render it once with a sample so that a bad template fails at start."""
-    try:
-        content = yaml.safe_load(source)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _invalid(file, f"is no YAML: {error}") from error
-    fields = _fields(content, file=file)
-    ref = PromptRef(fields["id"], fields["version"], hashlib.sha256(source).hexdigest())
-    template = PromptTemplate(ref, _compile(fields, "system", file=file), _compile(fields, "user", file=file))
-    try:
-        template.messages("sample", (), ())
-    except jinja2.TemplateError as error:
-        raise _invalid(file, f"cannot be rendered: {error}") from error
-    return template
+def _parsed(sources: Mapping[str, bytes]) -> list[PromptTemplate]:
+    found: dict[tuple[str, str], str] = {}
+    templates = []
+    for file, source in sorted(sources.items()):
+        template = parse_template(source, file=file)
+        key = template.ref.prompt_id, template.ref.version
+        if key in found:
+            told = f"prompt {key[0]!r} has version {key[1]!r} in {found[key]} too; give this one another version"
+            raise invalid(file, told)
+        found[key] = file
+        templates.append(template)
+    return templates
 
 
-def _fields(content: Any, *, file: str) -> Mapping[str, str]:
-    if not isinstance(content, dict) or content.keys() != _FIELDS:
-        raise _invalid(file, f"needs exactly the fields {', '.join(sorted(_FIELDS))}")
-    for name, value in content.items():
-        if not isinstance(value, str) or (name != "system" and not value.strip()):
-            raise _invalid(file, f"{name} must be a text, got {value!r}")
-    return content
-
-
-def _compile(fields: Mapping[str, str], name: str, *, file: str) -> jinja2.Template:
-    try:
-        unknown = find_undeclared_variables(_ENVIRONMENT.parse(fields[name])) - VARIABLES
-        if unknown:
-            valid = ", ".join(sorted(VARIABLES))
-            raise _invalid(file, f"{name} uses {min(unknown)!r}; known variables: {valid}")
-        return _ENVIRONMENT.from_string(fields[name])
-    except jinja2.TemplateSyntaxError as error:
-        raise _invalid(file, f"{name}, line {error.lineno}: {error.message}") from error
-
-
-def _invalid(file: str, fault: str) -> InvalidRequest:
-    return InvalidRequest(f"{file}: {fault}", field="prompts_dir", reason="PROMPT_INVALID")
+def _age(version: str) -> tuple[tuple[int, str], ...]:
+    """What versions are sorted by; text comes before numbers."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in _PARTS.findall(version))

@@ -9,7 +9,8 @@ from servicekit.domain.generation import ModelInfo, TokenCount
 from servicekit.domain.prompt import Message, Role
 from services.generator.context.token_counts import TokenCounts
 from services.generator.packing import Packed, Prompt, pack
-from services.generator.templates import PromptTemplate, load_prompts
+from services.generator.prompt_template import PromptTemplate
+from services.generator.templates import load_prompts
 
 PLAIN = load_prompts(None).get("plain")
 

@@ -1,0 +1,39 @@
+"""Makes quoted text unable to look like the prompt around it. Pure; called by `prompt_template.py` for every chunk.
+
+A chunk is whatever somebody wrote into a document. In a prompt it must neither open a turn of the conversation nor
+pass for another document. What could is broken up by a blank or a mark, so that a reader still sees what stood there:
+
+- marks that chat formats turn into special tokens wherever they stand (`<|…|>`, `[INST]`, `<start_of_turn>` …),
+- lines that begin like a turn written out (`User:`),
+- lines that begin with a number in brackets, as the headings of documents in a prompt do (`[2] Title`).
+
+Citation markers within a line are left alone: they are no structure, and lists in code look the same.
+"""
+
+import re
+
+_SPECIAL_TOKEN = re.compile(
+    r"<(?=[|\uff5c])"
+    r"|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image|image)>)"
+    r"|<(?=</?SYS>>)|<(?=/?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\])"
+)
+_TURN = re.compile(
+    r"^(?=[ \t]*(?:#{1,6}[ \t]*)?(?:system|user|assistant|human|instruction|response)[ \t]*:)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_HEADING = re.compile(r"^([ \t]*)\[(\d+)\](?=[ \t])", re.MULTILINE)
+_LINE_END = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def quoted(text: str) -> str:
+    """The text as it may stand in a prompt, on lines of its own."""
+    text = _LINE_END.sub("\n", text)
+    text = _SPECIAL_TOKEN.sub(lambda mark: f"{mark[0]} ", text)
+    text = _TURN.sub("> ", text)
+    return _HEADING.sub(r"\1(\2)", text)
+
+
+def quoted_line(text: str) -> str:
+    """The same on one line, which it does not leave."""
+    return " ".join(quoted(" ".join(text.split())).split())
