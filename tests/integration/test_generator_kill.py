@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from servicekit.domain.generation import TokenEvent
+from servicekit.domain.prompt import Sampling
 from servicekit.errors import BackendUnavailable, BinnacleError
 from services.generator.generating import Answer, Generator
 from tests.integration.generator_pools import PRICES, open_generator, question
@@ -61,6 +62,7 @@ class Server:
 class Tally:
     """What came of the requests."""
 
+    streaming: int = 0
     answered: int = 0
     retried: int = 0
     broken: list[BinnacleError] = field(default_factory=list)
@@ -85,19 +87,23 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-async def _call(generator: Generator, tally: Tally) -> None:
-    """Ask again and again, as a caller under load does."""
+async def _call(generator: Generator, tally: Tally, output_tokens: int) -> None:
+    """Ask again and again, as a caller under load does; lengths differ, so that callers do not march in step."""
+    asked = question(sampling=Sampling(max_output_tokens=output_tokens))
     while tally.going:
         released = 0
         try:
-            async for event in generator.answer(question(), remaining_s=_PATIENCE_S):
+            async for event in generator.answer(asked, remaining_s=_PATIENCE_S):
                 if isinstance(event, TokenEvent):
+                    tally.streaming += not released
                     released += event.token_count
                 elif isinstance(event, Answer):
                     tally.answered += 1
                     tally.retried += len(event.attempts) > 1
         except BinnacleError as error:
             (tally.broken if released else tally.failed).append(error)
+        finally:
+            tally.streaming -= bool(released)
 
 
 async def test_replica_killed_under_load_fails_no_request_without_a_token() -> None:
@@ -107,8 +113,9 @@ async def test_replica_killed_under_load_fails_no_request_without_a_token() -> N
         content = {"extractive_fallback": False, "models": {"default": {"engines": [engine], **PRICES}}}
         async with open_generator(content) as generator:
             tally = Tally()
-            callers = [tasks.create_task(_call(generator, tally)) for _ in range(_CALLERS)]
-            await _until_answered(tally, 2 * _CALLERS)
+            callers = [tasks.create_task(_call(generator, tally, 8 + number)) for number in range(_CALLERS)]
+            await _until_answered(tally, 3 * _CALLERS)
+            await _until_streaming(tally, 2 * _CALLERS // 3)
             await servers[0].kill()
             await _until_answered(tally, tally.answered + 4 * _CALLERS)
             await servers[0].start()
@@ -156,6 +163,12 @@ async def _until_answered(tally: Tally, count: int) -> None:
     async with asyncio.timeout(_PATIENCE_S):
         while tally.answered < count:
             await asyncio.sleep(0.02)
+
+
+async def _until_streaming(tally: Tally, count: int) -> None:
+    async with asyncio.timeout(_PATIENCE_S):
+        while tally.streaming < count:
+            await asyncio.sleep(0.005)
 
 
 async def _until_used(server: Server) -> None:

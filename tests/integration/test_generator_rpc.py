@@ -59,7 +59,7 @@ def _models(first: str, second: str) -> dict[str, Any]:
     return {
         "price_version": "2030-01",
         "models": {
-            "default": {"engine_url": f"tgi{first[4:]}", "fallbacks": ["spare"], "first_token_s": 0.5, **prices},
+            "default": {"engine_url": f"tgi{first[4:]}", "fallbacks": ["spare"], "first_token_s": 1.5, **prices},
             "spare": {"engine_url": f"openai{second[4:]}/v1", **prices},
             "small": {"engine_url": f"tgi{first[4:]}", "window_tokens": 256},
             "extracts": {"engine_url": "extractive://"},
@@ -282,11 +282,11 @@ async def test_bad_input_is_refused_and_the_next_request_works(
 
 
 async def test_counting_is_the_models(running: Running) -> None:
-    """Counts come from the engine's tokenizer, or are marked as estimates."""
+    """Each model counts by its own engine's tokenizer."""
     exact = await running.stub.CountTokens(rpc.CountTokensRequest(text="one two, three"), timeout=5)
-    guess = await running.stub.CountTokens(rpc.CountTokensRequest(text="one two three", model="spare"), timeout=5)
+    words = await running.stub.CountTokens(rpc.CountTokensRequest(text="one two three", model="extracts"), timeout=5)
     assert (exact.token_count, exact.estimated) == (4, False)
-    assert guess.estimated
+    assert words.token_count == 3
 
 
 async def test_models_are_listed_with_prices_and_availability(running: Running) -> None:
