@@ -194,6 +194,8 @@ def _degradations(trials: list[Trial], final: Trial, packed: Packed) -> tuple[De
         found.append(Degradation(rung, failures[0].reason))
     if packed.dropped_chunks:
         found.append(Degradation("fewer_chunks", "CONTEXT_WINDOW"))
+    if packed.shortened_chunks:
+        found.append(Degradation("shorter_chunks", "CONTEXT_WINDOW"))
     if packed.dropped_messages:
         found.append(Degradation("shorter_history", "CONTEXT_WINDOW"))
     return tuple(found)
