@@ -1,12 +1,14 @@
 """Citation markers are found where they cite, and nowhere else."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.domain.chunk import Chunk, ScoredChunk
 from servicekit.domain.prompt import ContextChunk
-from services.generator.citations import find_citations
+from services.generator.citations import MAX_CITATIONS, find_citations
 
 
 def _context(count: int) -> tuple[ContextChunk, ...]:
@@ -29,6 +31,21 @@ def _context(count: int) -> tuple[ContextChunk, ...]:
         ("`[1]` is a list, ```\n[2]\n``` too; but [3].", ["c3"], ()),
         ("An open fence ```\n[1]", [], ()),
         ("[a] [] [1.5] [12345]", [], ()),
+        ("A range [1-3], or [2\u20133], or [1, 2-3].", ["c1", "c2", "c3", "c2", "c3", "c1", "c2", "c3"], ()),
+        ("Years [1990-2020], backwards [3-1], beyond [2-4].", ["c2", "c3"], ("[1990-2020]", "[3-1]", "[2-4]")),
+        (
+            "Wide \u30101\u3011, \uff3b\uff12\uff0c\uff13\uff3d, \u30103\u2020source\u3011.",
+            ["c1", "c2", "c3", "c3"],
+            (),
+        ),
+        ("[Document 1] [doc 2] [Sources: 1 and 3] [^2] [#3]", ["c1", "c2", "c1", "c3", "c2", "c3"], ()),
+        ("Twice in one [1, 1-2].", ["c1", "c2"], ()),
+        ("Linked [1](https://example.org), a picture ![2](p.png).", ["c1"], ()),
+        ("An index of an index: rows[0][1]; doubled [[2]].", ["c2"], ()),
+        ("Two ticks ``a ` [1]`` and [2]; one tick alone ` [3].", ["c2", "c3"], ()),
+        ("~~~\n[1]\n~~~\n[2]", ["c2"], ()),
+        ("A longer fence ````\n```\n[1]\n````\n[3]", ["c3"], ()),
+        ("`open\n[1]` next", ["c1"], ()),
     ],
 )
 def test_markers_resolve(answer: str, cited: list[str], invalid: tuple[str, ...]) -> None:
@@ -38,7 +55,7 @@ def test_markers_resolve(answer: str, cited: list[str], invalid: tuple[str, ...]
     assert found.invalid == invalid
 
 
-@given(st.text(alphabet="ab [],0123456789`()_.\n", max_size=200), st.integers(0, 12))
+@given(st.text(alphabet="ab [],0123456789`()_.-~!\u3010\u3011\u2020\uff11\n", max_size=200), st.integers(0, 12))
 def test_spans_hold_their_markers(answer: str, count: int) -> None:
     """Whatever the answer, each citation's span is its marker, in order, and its chunk was given."""
     context = _context(count)
@@ -57,3 +74,39 @@ def test_every_written_marker_is_found(parts: list[tuple[str, int]]) -> None:
     found = find_citations(answer, _context(5))
     assert [c.chunk.chunk_id for c in found.resolved] == [f"c{number}" for _, number in parts]
     assert found.invalid == ()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[1] ",
+        "[",
+        "[1,",
+        "[1 ",
+        "[1-",
+        "` ",
+        "`` ` ",
+        "```\n",
+        "[1-3]`",
+        "~~~\n",
+        "a[1]",
+        "\u30101\u2020",
+        "[1" + " " * 99,
+    ],
+)
+def test_time_grows_with_the_length_alone(piece: str) -> None:
+    """No repeated piece makes a long answer take more than in proportion: ten times the length, not a hundred times."""
+    context = _context(3)
+    short, long = piece * (20_000 // len(piece)), piece * (200_000 // len(piece))
+    taken = [_best_of_three(short, context), _best_of_three(long, context)]
+    assert taken[1] < 40 * taken[0] + 0.01
+    assert len(find_citations(long, context).resolved) <= MAX_CITATIONS
+
+
+def _best_of_three(answer: str, context: tuple[ContextChunk, ...]) -> float:
+    taken = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        find_citations(answer, context)
+        taken.append(time.perf_counter() - begin)
+    return min(taken)
