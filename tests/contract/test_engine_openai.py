@@ -9,12 +9,9 @@ from servicekit.adapters.registry import open_engine
 from servicekit.domain.prompt import Sampling
 from servicekit.errors import InvalidRequest, NotReady
 from servicekit.ports.engine import Engine
-from servicekit.testing.conformance.engine import (
-    RemoteEngineConformance,
-    collect,
-    end_of,
-    harbour_request,
-)
+from servicekit.testing.conformance.engine import collect, end_of, harbour_request
+from servicekit.testing.conformance.engine_faults import EngineFaultConformance
+from servicekit.testing.conformance.engine_remote import RemoteEngineConformance
 from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
 
 
@@ -41,7 +38,7 @@ async def lost_engine() -> AsyncIterator[Engine]:
             yield opened
 
 
-class TestOpenAIEngine(RemoteEngineConformance):
+class TestOpenAIEngine(RemoteEngineConformance, EngineFaultConformance):
     """All of the port's contract."""
 
 

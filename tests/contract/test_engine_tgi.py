@@ -9,7 +9,9 @@ from servicekit.adapters.registry import open_engine
 from servicekit.domain.prompt import Sampling
 from servicekit.errors import InvalidRequest, Overloaded
 from servicekit.ports.engine import Engine
-from servicekit.testing.conformance.engine import RemoteEngineConformance, collect, harbour_request, text_of
+from servicekit.testing.conformance.engine import collect, harbour_request, text_of
+from servicekit.testing.conformance.engine_faults import EngineFaultConformance
+from servicekit.testing.conformance.engine_remote import RemoteEngineConformance
 from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
 
 
@@ -20,9 +22,22 @@ async def server() -> AsyncIterator[TgiServer]:
         yield running
 
 
+@pytest.fixture(params=["", "?template=chatml", "?template=engine"], ids=["plain", "chatml", "engine"])
+def query(request: pytest.FixtureRequest) -> str:
+    """TGI's own route with either format, and its chat route."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def engine(server: TgiServer) -> AsyncIterator[Engine]:
+async def engine(server: TgiServer, query: str) -> AsyncIterator[Engine]:
     """An engine on the contract server."""
+    async with open_engine(server.url.replace("http", "tgi") + query) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def plain_engine(server: TgiServer) -> AsyncIterator[Engine]:
+    """An engine on the contract server's own route."""
     async with open_engine(server.url.replace("http", "tgi")) as opened:
         yield opened
 
@@ -36,13 +51,13 @@ async def lost_engine() -> AsyncIterator[Engine]:
             yield opened
 
 
-class TestTgiEngine(RemoteEngineConformance):
+class TestTgiEngine(RemoteEngineConformance, EngineFaultConformance):
     """All of the port's contract."""
 
 
-async def test_streams_from_the_stream_route(engine: Engine, server: TgiServer) -> None:
+async def test_streams_from_the_stream_route(plain_engine: Engine, server: TgiServer) -> None:
     """Prompts go to TGI's own route for streams."""
-    await collect(engine, harbour_request())
+    await collect(plain_engine, harbour_request())
     assert server.last_path == "/generate_stream"
 
 
@@ -58,58 +73,47 @@ async def test_streams_from_the_stream_route(engine: Engine, server: TgiServer) 
     ],
 )
 async def test_greedy_sends_no_sampling_settings(
-    engine: Engine, server: TgiServer, sampling: Sampling, sent: dict[str, object]
+    plain_engine: Engine, server: TgiServer, sampling: Sampling, sent: dict[str, object]
 ) -> None:
     """A temperature of 0 is said as TGI says it, so that it neither refuses nor samples."""
-    assert text_of(await collect(engine, harbour_request(sampling)))
+    assert text_of(await collect(plain_engine, harbour_request(sampling)))
     parameters = server.last_body["parameters"]
     names = ("do_sample", "temperature", "top_p", "top_k")
     assert {name: parameters[name] for name in names if parameters.get(name) is not None} == sent
 
 
-async def test_presence_penalty_is_refused_by_name(engine: Engine, server: TgiServer) -> None:
+async def test_presence_penalty_is_refused_by_name(plain_engine: Engine, server: TgiServer) -> None:
     """A setting the engine cannot honour is refused, not dropped."""
     with pytest.raises(InvalidRequest) as raised:
-        await collect(engine, harbour_request(Sampling(presence_penalty=1)))
+        await collect(plain_engine, harbour_request(Sampling(presence_penalty=1)))
     assert raised.value.field == "sampling.presence_penalty"
     assert server.counts.requests == 0
 
 
-async def test_too_many_requests_is_overloaded(engine: Engine, server: TgiServer) -> None:
+async def test_too_many_requests_is_overloaded(plain_engine: Engine, server: TgiServer) -> None:
     """A node at its limit of concurrent requests is overloaded."""
     server.turn(max_concurrent_requests=0)
     with pytest.raises(Overloaded):
-        await collect(engine, harbour_request())
+        await collect(plain_engine, harbour_request())
 
 
-async def test_prompt_past_the_window_is_refused(engine: Engine, server: TgiServer) -> None:
+async def test_prompt_past_the_window_is_refused(plain_engine: Engine, server: TgiServer) -> None:
     """What TGI finds too long is an invalid request that says why."""
     server.turn(max_input_tokens=5)
     with pytest.raises(InvalidRequest, match="less than 5 tokens"):
-        await collect(engine, harbour_request())
+        await collect(plain_engine, harbour_request())
 
 
-async def test_counts_are_the_tokenizers(engine: Engine) -> None:
-    """Counting asks the node's tokenizer."""
-    count = await engine.count_tokens("one two, three")
-    assert (count.tokens, count.estimated) == (4, False)
-
-
-async def test_machine_token_is_not_sent(server: TgiServer, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_machine_token_is_not_sent(
+    server: TgiServer, plain_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A Hugging Face token of the machine stays on it; a key of ours is sent."""
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_machine")
-    await collect(engine, harbour_request())
+    await collect(plain_engine, harbour_request())
     assert "authorization" not in server.last_headers
     async with open_engine(server.url.replace("http", "tgi"), api_key="ours") as keyed:
         await collect(keyed, harbour_request())
     assert server.last_headers["authorization"] == "Bearer ours"
-
-
-async def test_connections_are_reused(engine: Engine, server: TgiServer) -> None:
-    """Answers read to their end leave the connection to the next."""
-    for _ in range(5):
-        await collect(engine, harbour_request())
-    assert server.connections_made == 1
 
 
 @pytest.mark.parametrize("url", ["tgi://", "tgi://u:p@h:1", "tgi://h:1?colour=red", "tgi://h:1?template=x"])
