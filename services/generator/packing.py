@@ -13,7 +13,7 @@ as a rule. What is sent has been counted: it never exceeds the window, however w
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from servicekit.domain.chunk import ScoredChunk
@@ -32,8 +32,8 @@ _TOKENS_PER_MESSAGE = 16
 # An estimate in place of a count is trusted to this share of the room: whole kinds of text have a fifth more.
 _ESTIMATE_TRUST = 0.8
 _MIN_OUTPUT_TOKENS = 16
-# A prompt estimated at more than this many rooms is not counted as a whole: it does not fit.
-_HOPELESS_ROOMS = 2.0
+# A prompt of more characters for each token of the room is not counted as a whole: it does not fit.
+_HOPELESS_CHARS = 8
 # Room left by a wrong estimate is filled up where it is more than this share.
 _SLACK = 0.06
 _MAX_FILLS = 3
@@ -80,56 +80,70 @@ async def pack(
     room = min(info.max_input_tokens, info.max_total_tokens - max(output_tokens, _MIN_OUTPUT_TOKENS))
     held = holders(prompt.chunks)
     everything = _render(prompt, template, _all(prompt, held))
-    most = _at_most(everything.messages)
+    most = _at_most(everything.messages, room)
     if most <= room:
         return replace(everything, input_tokens=most)
-    weigh = counts.weigh
-    choice = Choice(prompt.chunks, by_worth(prompt.chunks, prompt.history, weigh=weigh), held, weigh)
-    base = _render(prompt, template, Selection())
-    base_weight = sum(weigh(message.content) + _TOKENS_PER_MESSAGE for message in base.messages)
-    search = _Search(choice, base_weight=base_weight, room=room)
+    hopeless = sum(len(message.content) for message in everything.messages) > _HOPELESS_CHARS * room
+    if not hopeless:
+        everything = await _counted(everything, counts, info)
+        if everything.input_tokens <= room:
+            return everything
+    search = _Search(prompt, template, held, room=room, weigh=counts.weigh)
+    if not hopeless:
+        search.learn(search.everything, everything)
     while (selection := search.next()) is not None:
-        draft = _render(prompt, template, selection)
-        counted = await counts.count(draft.messages, info=info)
-        tokens = math.ceil(counted.tokens / _ESTIMATE_TRUST) if counted.estimated else counted.tokens
-        search.learn(selection, tokens, replace(draft, input_tokens=tokens, exact=not counted.estimated))
+        search.learn(selection, await _counted(_render(prompt, template, selection), counts, info))
     if search.best is None:
         raise _exceeded(prompt, info, room=room, tokens=search.tokens, output_tokens=output_tokens)
     return search.best
 
 
+async def _counted(draft: Packed, counts: TokenCounts, info: ModelInfo) -> Packed:
+    counted = await counts.count(draft.messages, info=info)
+    tokens = math.ceil(counted.tokens / _ESTIMATE_TRUST) if counted.estimated else counted.tokens
+    return replace(draft, input_tokens=tokens, exact=not counted.estimated)
+
+
 class _Search:
     """Looks for the most that fits, each count telling how many tokens a unit of weight has."""
 
-    def __init__(self, choice: Choice, *, base_weight: float, room: int) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        template: PromptTemplate,
+        held: Mapping[int, tuple[int, ...]],
+        *,
+        room: int,
+        weigh: Callable[[str], float],
+    ) -> None:
+        pieces = by_worth(prompt.chunks, prompt.history, weigh=weigh)
+        base = _render(prompt, template, Selection())
         self.best: Packed | None = None
         self.tokens = 0
-        self._choice = choice
-        self._base_weight = base_weight
+        self._choice = Choice(prompt.chunks, pieces, held, weigh)
+        self.everything = self._choice.select(math.inf)
+        self._base_weight = sum(weigh(message.content) + _TOKENS_PER_MESSAGE for message in base.messages)
         self._room = room
         self._scale = 1.0
         self._caution = 1.01
         self._counts = 0
         self._tried: list[Selection] = []
         self._fills = 0
-        everything = choice.select(math.inf)
-        hopeless = base_weight + everything.weight > _HOPELESS_ROOMS * room
-        self._next: Selection | None = self._fitting() if hopeless else everything
-        self._everything = everything
+        self._next: Selection | None = self._fitting()
 
     def next(self) -> Selection | None:
         """What is to be counted next, None once the search is over."""
         return self._next
 
-    def learn(self, selection: Selection, tokens: int, packed: Packed) -> None:
+    def learn(self, selection: Selection, packed: Packed) -> None:
         """Take in what a selection counted."""
+        tokens = self.tokens = packed.input_tokens
         self._counts += 1
-        self.tokens = tokens
         self._tried.append(selection)
         measured = tokens / (self._base_weight + selection.weight)
         if tokens <= self._room:
             self.best = packed
-            full = selection == self._everything or self._room - tokens <= _SLACK * self._room
+            full = selection == self.everything or self._room - tokens <= _SLACK * self._room
             done = full or self._fills == _MAX_FILLS
             self._fills += 1
             self._scale = measured
@@ -181,9 +195,14 @@ def _render(prompt: Prompt, template: PromptTemplate, selection: Selection) -> P
     )
 
 
-def _at_most(messages: Sequence[Message]) -> int:
-    """More tokens than any tokenizer makes of these: bytes, after the normalization that lengthens texts most."""
+def _at_most(messages: Sequence[Message], room: int) -> int:
+    """More tokens than any tokenizer makes of these: bytes, after the normalization that lengthens texts most.
+
+    Not pursued beyond the room.
+    """
     tokens = _FORMAT_TOKENS + _TOKENS_PER_MESSAGE * len(messages)
+    if tokens + sum(len(message.content) for message in messages) > room:
+        return room + 1
     for message in messages:
         text = message.content
         size = len(text.encode("utf-8", "replace"))

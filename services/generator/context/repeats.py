@@ -9,7 +9,7 @@ from dataclasses import replace
 from servicekit.domain.chunk import Chunk, ScoredChunk
 
 # Texts that are looked through for others, at most: a hundred chunks of usual length need a tenth.
-_SEARCHED_CHARS = 8_000_000
+_SEARCHED_CHARS = 4_000_000
 
 
 def holders(chunks: Sequence[ScoredChunk]) -> Mapping[int, tuple[int, ...]]:

@@ -81,8 +81,9 @@ class _Filling:
 
     def _shorten(self, piece: Piece, index: int) -> None:
         chunk, weigh = self._choice.chunks[index].chunk, self._choice.weigh
-        around = piece.weight - weigh(chunk.text)
-        part = shorten(chunk, weight=self._room - self._used - around, weigh=weigh)
+        around = piece.weight - piece.text_weight
+        left = self._room - self._used - around
+        part = shorten(chunk, share=left / piece.text_weight, weigh=weigh) if piece.text_weight else None
         if part is not None:
             self._shortened[index] = part
             self._chunks[index] = around + weigh(part.text)

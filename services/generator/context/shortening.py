@@ -10,13 +10,15 @@ _FEWEST_CHARS = 80
 _TRIES = 3
 
 
-def shorten(chunk: Chunk, *, weight: float, weigh: Callable[[str], float]) -> Chunk | None:
-    """As many whole sentences from its begin as weigh at most `weight`, else whole lines; None where none do.
+def shorten(chunk: Chunk, *, share: float, weigh: Callable[[str], float]) -> Chunk | None:
+    """As many whole sentences from its begin as are this share of its weight, else whole lines; None where none are.
 
     Less than 80 characters are nothing to answer from.
     """
-    full = weigh(chunk.text)
-    chars = int(len(chunk.text) * min(1.0, weight / full)) if full > 0 else 0
+    chars = int(len(chunk.text) * share)
+    if chars < _FEWEST_CHARS:
+        return None
+    weight = share * weigh(chunk.text)
     for _ in range(_TRIES):
         end = _last_end(chunk.text, min(chars, len(chunk.text) - 1))
         if end < _FEWEST_CHARS:

@@ -29,9 +29,13 @@ _MESSAGE_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk, or an exchange of the history, by place in what was given; `weight` is about its tokens."""
+    """A chunk, or an exchange of the history, by place in what was given.
+
+    `weight` is about its tokens, `text_weight` that of a chunk's text alone.
+    """
 
     weight: float
+    text_weight: float = 0.0
     chunk: int | None = None
     messages: tuple[int, ...] = ()
 
@@ -52,8 +56,9 @@ def _chunk_pieces(chunks: Sequence[ScoredChunk], weigh: Callable[[str], float]) 
         scored = chunks[index]
         place += not scored.neighbour
         worth = shares[index] / math.log2(1 + max(1, place)) * (_NEIGHBOUR if scored.neighbour else 1)
-        weight = weigh(scored.chunk.text) + weigh(scored.chunk.title) + _CHUNK_TOKENS
-        yield _for_its_length(worth, weight), Piece(weight, chunk=index)
+        text_weight = weigh(scored.chunk.text)
+        weight = text_weight + weigh(scored.chunk.title) + _CHUNK_TOKENS
+        yield _for_its_length(worth, weight), Piece(weight, text_weight, chunk=index)
 
 
 def _exchange_pieces(history: Sequence[Message], weigh: Callable[[str], float]) -> Iterator[tuple[float, Piece]]:

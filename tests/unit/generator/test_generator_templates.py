@@ -1,5 +1,6 @@
 """Prompts are versioned, hashed, and checked by file, line and field before anything is asked."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,12 @@ def test_missing_folder_is_told(tmp_path: Path) -> None:
     """A folder of the settings that is not there is a fault."""
     with pytest.raises(InvalidRequest, match="is no folder"):
         load_prompts(tmp_path / "none")
+
+
+def test_the_documented_example_works() -> None:
+    """The prompt that the documentation shows is one that loads."""
+    text = files("services.generator").joinpath("prompts", "README.md").read_text("utf-8")
+    template = parse_template(text.split("```yaml\n")[1].split("```")[0].encode(), file="README.md")
+    system = template.messages("When?", CONTEXT, ())[0].content
+    assert "[1] Harbour (Hours > Summer)\n\nIt opens at six." in system
+    assert template.ref.few_shot_set == "support-tone-1"
