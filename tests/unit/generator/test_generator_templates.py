@@ -156,5 +156,5 @@ def test_the_documented_example_works() -> None:
     text = files("services.generator").joinpath("prompts", "README.md").read_text("utf-8")
     template = parse_template(text.split("```yaml\n")[1].split("```")[0].encode(), file="README.md")
     system = template.messages("When?", CONTEXT, ())[0].content
-    assert "[1] Harbour (Hours > Summer)\n\nIt opens at six." in system
+    assert "[1] Harbour (Hours > Summer)\nIt opens at six." in system
     assert template.ref.few_shot_set == "support-tone-1"
