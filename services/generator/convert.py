@@ -147,6 +147,9 @@ def _chunk_from(message: chunk_pb2.ScoredChunk, field: str) -> ScoredChunk:
         score=message.score,
         dense_score=message.dense_score if message.HasField("dense_score") else None,
         sparse_score=message.sparse_score if message.HasField("sparse_score") else None,
+        neighbour=message.neighbour,
+        passage=message.passage,
+        overlap_chars=message.overlap_chars,
     )
 
 
