@@ -94,19 +94,11 @@ def test_every_written_marker_is_found(parts: list[tuple[str, int]]) -> None:
         "[1" + " " * 99,
     ],
 )
-def test_time_grows_with_the_length_alone(piece: str) -> None:
-    """No repeated piece makes a long answer take more than in proportion: ten times the length, not a hundred times."""
+def test_no_answer_takes_long(piece: str) -> None:
+    """Pieces that a careless search would look through again and again: half a million characters take no seconds."""
     context = _context(3)
-    short, long = piece * (20_000 // len(piece)), piece * (200_000 // len(piece))
-    taken = [_best_of_three(short, context), _best_of_three(long, context)]
-    assert taken[1] < 40 * taken[0] + 0.01
-    assert len(find_citations(long, context).resolved) <= MAX_CITATIONS
-
-
-def _best_of_three(answer: str, context: tuple[ContextChunk, ...]) -> float:
-    taken = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        find_citations(answer, context)
-        taken.append(time.perf_counter() - begin)
-    return min(taken)
+    answer = piece * (500_000 // len(piece))
+    begin = time.process_time()
+    found = find_citations(answer, context)
+    assert time.process_time() - begin < 2
+    assert len(found.resolved) <= MAX_CITATIONS
