@@ -74,8 +74,10 @@ def _interactions(now: datetime, yesterday: datetime) -> Iterator[Example]:
     second = _answered("r-2", now, variant="b", version="5", cost_microusd=300, duration_us=1_900_000)
     second.time_to_first_token_us = 400_000
     second.chunks.add(chunk_id="c-2", document_id="doc-2", rank=1, used=True)
-    second.attempts.add(number=1, engine="tgi-1", error_reason="ENGINE_TIMEOUT")
-    second.attempts.add(number=2, engine="tgi-2")
+    second.attempts.add(number=1, engine="tgi-1", error_reason="ENGINE_TIMEOUT", choice="affinity", cost_microusd=40)
+    second.attempts.add(number=2, engine="tgi-2", choice="retry", queue_us=3000, cost_microusd=260)
+    second.mean_logprob = -0.5
+    second.invalid_markers.append("[7]")
     second.degradations.add(rung="fallback_model", cause="ENGINE_TIMEOUT")
     third = InteractionCompleted(request_id="r-3", outcome=InteractionOutcome.INTERACTION_OUTCOME_BLOCKED)
     third.route, third.query = "support", "bad question"
@@ -83,6 +85,7 @@ def _interactions(now: datetime, yesterday: datetime) -> Iterator[Example]:
     fourth = _answered("r-4", now, variant="a", version="4", cost_microusd=0, duration_us=5_000)
     fourth.cache_status = CacheStatus.CACHE_STATUS_EXACT_HIT
     fourth.citations.add(marker="[1]", chunk_id="c-1", document_id="doc-1", revision=1, title="Deadlines")
+    fourth.output_schema_hash = "0a" * 32
     fifth = _answered("r-5", yesterday, variant="a", version="4", cost_microusd=500_000, duration_us=1_000_000)
     for message in (first, second, third, fourth, fifth):
         yield Example(topics.INTERACTION_COMPLETED, f"i-{message.request_id}", message)

@@ -39,6 +39,10 @@ _ANSWERS: Mapping[str, Rows] = {
     "How do requests end, hour by hour?": [(_HOUR, "ANSWERED", 3), (_HOUR, "BLOCKED", 1)],
     "In which minutes did errors or blocks exceed a tenth?": [(_MINUTE, 4, 0, 1)],
     "Which engine fails, and why?": [("tgi-1", "ENGINE_TIMEOUT", 1)],
+    "How much of each engine's work is retried or hedged?": [
+        ("tgi-2", 1, 1, 0, 0, 3000.0),
+        ("tgi-1", 1, 0, 0, 40, 0.0),
+    ],
     "Why were answers not as good as they could be?": [("fallback_model", "ENGINE_TIMEOUT", 1)],
     "What became of one request?": [
         ("ANSWERED", "", "5", "large", "question r-2", "answer r-2", 1, 1_900_000, ""),
@@ -66,6 +70,11 @@ _ANSWERS: Mapping[str, Rows] = {
         ("5", "groundedness", 1, 0.25),
     ],
     "Which variant of an experiment is ahead?": [("a", 1, 700.0, 0.8), ("b", 1, 300.0, 0.4)],
+    "How sure was the model of its words?": [("large", "5", 1, 1.649)],
+    "How often does an answer cite what it was not given, or break its schema?": [
+        ("support", 0, 3, 1, 0),
+        ("support", 1, 1, 0, 0),
+    ],
     "What do people dislike?": [("wrong", 1, "question r-2", "answer r-2")],
     "Do people agree with a metric?": [(1, 1, 0.4), (5, 1, 0.8)],
     "Which alerts are firing now?": [("one", "refusal_rate", "support", "WARNING", _RECENT)],
