@@ -7,8 +7,8 @@ The question, the prompt's own texts and system messages of the history always g
 ranking, messages in that of the conversation. Text that another chunk repeats goes in once (`context/repeats.py`).
 
 How many tokens a piece has is first estimated, and the estimates are put right by what the tokenizer counts of a whole
-prompt: none is asked where the number of bytes settles it, one count is enough where all goes in, and two where not,
-as a rule. What is sent has been counted: it never exceeds the window, however wrong the estimates are.
+prompt: none is asked where the number of bytes settles it, one count is enough where all goes in, and two or three are
+where not. What is sent has been counted: it never exceeds the window, however wrong the estimates are.
 """
 
 import math
@@ -36,7 +36,7 @@ _MIN_OUTPUT_TOKENS = 16
 _HOPELESS_CHARS = 8
 # Room left by a wrong estimate is filled up where it is more than this share.
 _SLACK = 0.06
-_MAX_FILLS = 3
+_MAX_FILLS = 2
 _MAX_COUNTS = 12
 
 
@@ -142,17 +142,16 @@ class _Search:
         self._tried.append(selection)
         measured = tokens / (self._base_weight + selection.weight)
         if tokens <= self._room:
-            self.best = packed
-            full = selection == self.everything or self._room - tokens <= _SLACK * self._room
-            done = full or self._fills == _MAX_FILLS
-            self._fills += 1
+            if self.best is None or tokens > self.best.input_tokens:
+                self.best = packed
+            done = selection == self.everything or self._room - tokens <= _SLACK * self._room
             self._scale = measured
         else:
-            empty = not selection.chunks and not selection.messages
-            done = self.best is not None or empty
+            done = not selection.chunks and not selection.messages
             self._scale = max(measured, self._scale) * self._caution
             self._caution *= 1.05
-        self._next = None if done else self._untried()
+        self._fills += self.best is not None
+        self._next = None if done or self._fills > _MAX_FILLS else self._untried()
 
     def _untried(self) -> Selection | None:
         selection = self._fitting()
