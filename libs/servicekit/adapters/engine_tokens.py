@@ -24,7 +24,7 @@ _CONFIG = "tokenizer_config.json"
 
 def estimate_messages(messages: Sequence[Message]) -> TokenCount:
     """About what a chat template makes of the messages."""
-    return _with_format(sum(estimate_tokens(message.content) for message in messages), messages)
+    return with_format(sum(estimate_tokens(message.content) for message in messages), messages)
 
 
 class LocalTokens:
@@ -48,7 +48,7 @@ class LocalTokens:
         if self._template is not None:
             return await self.count(self._template.render(messages))
         counts = [await self.count(message.content) for message in messages]
-        return _with_format(sum(count.tokens for count in counts), messages)
+        return with_format(sum(count.tokens for count in counts), messages)
 
 
 async def open_local_tokens(options: Mapping[str, str], *, template: ChatTemplate | None = None) -> LocalTokens | None:
@@ -76,5 +76,6 @@ def _template_beside(path: Path) -> ChatTemplate | None:
         raise
 
 
-def _with_format(tokens: int, messages: Sequence[Message]) -> TokenCount:
+def with_format(tokens: int, messages: Sequence[Message]) -> TokenCount:
+    """What a chat template makes, by and large, of messages whose texts have so many tokens."""
     return TokenCount(tokens + _TOKENS_PER_MESSAGE * len(messages) + _TOKENS_OF_OPENING, estimated=True)

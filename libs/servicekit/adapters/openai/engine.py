@@ -26,7 +26,7 @@ from servicekit.adapters.engine_failures import MALFORMED
 from servicekit.adapters.engine_http import CONTROL_S, open_http, request_headers
 from servicekit.adapters.engine_load import read_load
 from servicekit.adapters.engine_stream import read_events
-from servicekit.adapters.engine_tokens import LocalTokens, estimate_messages, open_local_tokens
+from servicekit.adapters.engine_tokens import LocalTokens, estimate_messages, open_local_tokens, with_format
 from servicekit.adapters.engine_url import EngineUrl, parse_engine_url
 from servicekit.adapters.openai.failures import of_frame, to_error
 from servicekit.adapters.openai.settings import OPTIONS, Settings, read_settings
@@ -128,8 +128,13 @@ class OpenAIEngine:
         """By the files of the URL, else by a route of the server's, else an estimate."""
         if self._local is not None:
             return await self._local.count_messages(messages)
-        tokens = await self._routes.count_messages(messages, model=await self._named())
-        return estimate_messages(messages) if tokens is None else TokenCount(tokens, estimated=False)
+        model = await self._named()
+        tokens = await self._routes.count_messages(messages, model=model)
+        if tokens is not None:
+            return TokenCount(tokens, estimated=False)
+        texts = "\n".join(message.content for message in messages)
+        tokens = await self._routes.count_text(texts, model=model)
+        return estimate_messages(messages) if tokens is None else with_format(tokens, messages)
 
     async def load(self) -> EngineLoad | None:
         """What the server's `/metrics` says; one that has none is asked again after ten minutes."""
