@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -56,3 +57,10 @@ async def test_address_with_a_host_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         async with open_engine("extractive://host:1"):
             pass
+
+
+async def test_adapter_is_refused(engine: Engine) -> None:
+    """There is no model to adapt."""
+    with pytest.raises(InvalidRequest) as raised:
+        await collect(engine, replace(harbour_request(), adapter="maritime"))
+    assert raised.value.field == "adapter"

@@ -1,7 +1,10 @@
 """The OpenAI-compatible engine keeps the contract of its port, against the contract server's chat route."""
 
+import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -83,9 +86,60 @@ async def test_unlisted_model_is_not_ready(server: TgiServer) -> None:
             await engine.info()
 
 
-@pytest.mark.parametrize("query", ["window=0", "window=x", "limit_field=tokens", "colour=red"])
+@pytest.mark.parametrize(
+    "query", ["window=0", "window=x", "limit_field=tokens", "colour=red", "schema=xml", "usage=often", "template=/a"]
+)
 async def test_bad_options_are_refused(query: str) -> None:
     """Options out of their bounds are refused when the engine is opened."""
     with pytest.raises(InvalidRequest):
         async with open_engine(f"openai://127.0.0.1:1/v1?{query}"):
             pass
+
+
+_SCHEMA: dict[str, object] = {"type": "object", "properties": {"open": {"type": "boolean"}}}
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "sent"),
+    [
+        (
+            "json_schema",
+            "response_format",
+            {"type": "json_schema", "json_schema": {"name": "answer", "schema": _SCHEMA, "strict": True}},
+        ),
+        ("json_object", "response_format", {"type": "json_object", "schema": _SCHEMA}),
+        ("guided_json", "guided_json", _SCHEMA),
+        ("tgi", "response_format", {"type": "json", "value": _SCHEMA}),
+    ],
+)
+async def test_schema_is_sent_as_the_server_takes_it(server: TgiServer, form: str, name: str, sent: object) -> None:
+    """The URL says how; OpenAI's way is the usual one."""
+    async with open_engine(f"{server.url.replace('http', 'openai')}/v1?schema={form}") as engine:
+        await asyncio.gather(
+            collect(engine, replace(harbour_request(), output_schema=json.dumps(_SCHEMA))), return_exceptions=True
+        )
+    assert server.last_body[name] == sent
+
+
+async def test_schema_is_refused_where_the_server_takes_none(server: TgiServer) -> None:
+    """By its field, before anything is sent."""
+    async with open_engine(f"{server.url.replace('http', 'openai')}/v1?schema=none") as engine:
+        with pytest.raises(InvalidRequest) as raised:
+            await collect(engine, replace(harbour_request(), output_schema="{}"))
+    assert raised.value.field == "output_schema"
+    assert server.counts.generations == 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "sent"),
+    [
+        ("end", {"include_usage": True}),
+        ("continuous", {"include_usage": True, "continuous_usage_stats": True}),
+        ("none", None),
+    ],
+)
+async def test_usage_is_asked_for_as_the_url_says(server: TgiServer, usage: str, sent: dict[str, bool] | None) -> None:
+    """At the end, with every chunk, or not at all where a server refuses the question."""
+    async with open_engine(f"{server.url.replace('http', 'openai')}/v1?usage={usage}") as engine:
+        await collect(engine, harbour_request())
+    assert server.last_body.get("stream_options") == sent

@@ -1,15 +1,17 @@
 """The TGI engine keeps the contract of its port, and TGI's own rules."""
 
+import json
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from servicekit.adapters.registry import open_engine
 from servicekit.domain.prompt import Sampling
-from servicekit.errors import InvalidRequest, Overloaded
+from servicekit.errors import InvalidRequest, NotReady, Overloaded
 from servicekit.ports.engine import Engine
-from servicekit.testing.conformance.engine import collect, harbour_request, text_of
+from servicekit.testing.conformance.engine import collect, end_of, harbour_request, text_of
 from servicekit.testing.conformance.engine_faults import EngineFaultConformance
 from servicekit.testing.conformance.engine_remote import RemoteEngineConformance
 from servicekit.testing.tgi_server.server import TgiServer, open_tgi_server
@@ -122,3 +124,55 @@ async def test_bad_urls_are_refused(url: str) -> None:
     with pytest.raises(InvalidRequest):
         async with open_engine(url):
             pass
+
+
+async def test_own_template_is_what_is_sent_and_counted(server: TgiServer, tmp_path: Path) -> None:
+    """A model's own format is written here; its first token is left to a node that puts it before any prompt."""
+    path = tmp_path / "tokenizer_config.json"
+    template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]"
+    path.write_text(json.dumps({"chat_template": template, "bos_token": "<s>"}))
+    async with open_engine(f"{server.url.replace('http', 'tgi')}?template={path}") as engine:
+        request = harbour_request(question="When?")
+        count = await engine.count_messages(request.messages)
+        events = await collect(engine, request)
+    assert server.last_body["inputs"].startswith("<s>[system] Answer from")
+    assert server.last_body["inputs"].endswith("[user] When? [assistant]")
+    assert count.tokens == end_of(events).usage.input_tokens
+
+
+async def test_bad_template_fails_when_the_engine_is_opened(tmp_path: Path) -> None:
+    """By name and line, before any question."""
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"chat_template": "a\n{% if %}"}))
+    with pytest.raises(NotReady, match="line 2"):
+        async with open_engine(f"tgi://127.0.0.1:1?template={path}"):
+            pass
+
+
+async def test_limits_are_those_of_the_node(plain_engine: Engine, server: TgiServer) -> None:
+    """Window and the number of requests that it takes."""
+    info = await plain_engine.info()
+    dials = server.dials
+    assert (info.max_input_tokens, info.max_total_tokens) == (dials.max_input_tokens, dials.max_total_tokens)
+    assert info.max_concurrent_requests == dials.max_concurrent_requests
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sent"),
+    [(Sampling(), 0), (Sampling(temperature=0, top_p=0.5), 0), (Sampling(temperature=0.7, top_p=1), 0.7)],
+)
+async def test_chat_route_is_greedy_by_a_temperature_of_0(server: TgiServer, sampling: Sampling, sent: float) -> None:
+    """The chat route samples where none is given, which the others do not."""
+    async with open_engine(f"{server.url.replace('http', 'tgi')}?template=engine") as engine:
+        await collect(engine, harbour_request(sampling))
+    assert server.last_path == "/v1/chat/completions"
+    assert server.last_body["temperature"] == sent
+    assert "top_p" not in server.last_body
+
+
+async def test_chat_route_has_no_top_k() -> None:
+    """Refused by its name, not dropped."""
+    async with open_engine("tgi://127.0.0.1:1?template=engine") as engine:
+        with pytest.raises(InvalidRequest) as raised:
+            await collect(engine, harbour_request(Sampling(temperature=1, top_k=5)))
+    assert raised.value.field == "sampling.top_k"

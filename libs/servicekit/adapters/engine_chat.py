@@ -68,6 +68,7 @@ class _Chunk(msgspec.Struct):
     # vLLM's way to say an error, before it took OpenAI's.
     object: str = ""
     message: str = ""
+    type: str = ""
     code: Any = None
 
 
@@ -95,7 +96,7 @@ async def chat_events(
             break
         chunk = _read_chunk(data)
         if chunk.error or chunk.object == "error":
-            raise to_error(chunk.error or {"message": chunk.message, "code": chunk.code})
+            raise to_error(chunk.error or {"message": chunk.message, "type": chunk.type, "code": chunk.code})
         for event in reader.read(chunk):
             yield event
     if reader.reason is None:

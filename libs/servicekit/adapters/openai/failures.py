@@ -40,7 +40,7 @@ def of_frame(address: str, error: Any) -> BinnacleError:
     code = str(body.get("code") or body.get("http_status_code") or "")
     if "overloaded" in text.lower() or code == str(HTTPStatus.TOO_MANY_REQUESTS.value):
         return failures.overloaded(address)
-    if "validation error" in text.lower() or body.get("type") in _REQUEST_FAULTS:
+    if "validation error" in text.lower() or body.get("type") in _REQUEST_FAULTS or body.get("code") in (400, 422):
         return failures.refused(address, text)
     if "unhealthy" in text.lower():
         return failures.unhealthy(address)
