@@ -43,6 +43,15 @@ class Account:
         """It never came to anything: no place was found for it."""
         self.trials.remove(trial)
 
+    def tried(self, backend: Backend) -> frozenset[str]:
+        """The replicas of this engine that were reached."""
+        return frozenset(trial.address for trial in self.trials if trial.backend is backend and trial.reached)
+
+    def may_ask_again(self, backend: Backend) -> bool:
+        """Whether another replica of this engine may be tried."""
+        tries = sum(trial.backend is backend for trial in self.trials)
+        return tries <= backend.engine.retries and backend.has_other_than(self.tried(backend))
+
     async def settle(self) -> tuple[Attempt, ...]:
         """Count what is not yet known, and tell of every attempt once; the attempts, in order.
 

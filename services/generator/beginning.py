@@ -39,7 +39,7 @@ class Beginning:
         self._account = account
         self._limits = limits
         self._clock = clock
-        self._tried: set[str] = set()
+        self._tried = set(account.tried(backend))
 
     async def first_token(self, trial: Trial) -> Trial:
         """The attempt whose first event came: `trial`, or one that took its place.

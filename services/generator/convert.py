@@ -1,9 +1,14 @@
 """Protobuf ↔ the generator's domain types, with the bounds that the proto states. Nothing else touches messages."""
 
+import math
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+
 from binnacle.generator.v1 import generator_service_pb2 as rpc
 from binnacle.type.v1 import chunk_pb2, generation_pb2, text_pb2
 from servicekit.domain.chunk import Chunk, Citation, ScoredChunk
-from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, Usage
+from servicekit.domain.generation import Attempt, FinishReason, TokenCount, TokenEvent, TokenLogprob, Usage
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
 from servicekit.rpc.caller import caller_or_none
@@ -11,15 +16,19 @@ from servicekit.rpc.metadata import metadata_from_proto
 from services.generator.generating import Answer, Question, Spent
 from services.generator.models import ModelStatus
 from services.generator.packing import Prompt
+from services.generator.pool.health import ReplicaState
+from services.generator.pool.replica import ReplicaStatus
 
 MAX_QUESTION_CHARS = 32_768
 MAX_CHUNKS = 100
 MAX_CHUNK_CHARS = 65_536
 MAX_MESSAGES = 64
 MAX_NAME_CHARS = 128
+MAX_ADAPTER_CHARS = 128
 MAX_COUNT_CHARS = 1_048_576
 MAX_TOLD_ATTEMPTS = 8
 _MICROSECONDS = 1_000_000
+_NANOSECONDS = 1_000_000_000
 
 _ROLES = {
     text_pb2.ROLE_SYSTEM: Role.SYSTEM,
@@ -33,6 +42,11 @@ _FINISH_REASONS = {
     FinishReason.CANCELLED: generation_pb2.FINISH_REASON_CANCELLED,
     FinishReason.ERROR: generation_pb2.FINISH_REASON_ERROR,
     FinishReason.DEADLINE: generation_pb2.FINISH_REASON_DEADLINE,
+}
+_REPLICA_STATES = {
+    ReplicaState.HEALTHY: rpc.REPLICA_STATE_HEALTHY,
+    ReplicaState.EJECTED: rpc.REPLICA_STATE_EJECTED,
+    ReplicaState.PROBING: rpc.REPLICA_STATE_PROBING,
 }
 
 
@@ -58,7 +72,27 @@ def question_from(message: rpc.GenerateAnswerRequest) -> Question:
         prompt_id=message.prompt_id,
         request_id=message.request_id,
         tenant=caller.tenant if (caller := caller_or_none()) else "",
+        output_schema=message.output_schema,
+        adapter=_adapter_from(message),
+        want_logprobs=message.logprobs,
     )
+
+
+def completion_from(message: rpc.CompleteAnswerRequest) -> Question:
+    """The question of a whole answer, every bound checked."""
+    if not message.HasField("generation"):
+        raise InvalidRequest("generation must be set: it is what is to be answered", field="generation")
+    try:
+        return question_from(message.generation)
+    except InvalidRequest as error:
+        raise of_generation(error) from None
+
+
+def of_generation(error: InvalidRequest) -> InvalidRequest:
+    """A complaint about a field of `generation`, which names it as CompleteAnswerRequest does."""
+    if error.field:
+        error.field = f"generation.{error.field}"
+    return error
 
 
 def count_from(message: rpc.CountTokensRequest) -> tuple[str, str]:
@@ -70,12 +104,24 @@ def count_from(message: rpc.CountTokensRequest) -> tuple[str, str]:
 
 def token_to(event: TokenEvent) -> rpc.GenerateAnswerResponse:
     """A piece of the answer."""
-    return rpc.GenerateAnswerResponse(token=rpc.TokenDelta(text=event.text, token_count=event.token_count))
+    delta = rpc.TokenDelta(text=event.text, token_count=event.token_count)
+    if event.logprobs:
+        delta.logprobs.extend(map(_logprob_to, event.logprobs))
+    return rpc.GenerateAnswerResponse(token=delta)
 
 
 def answer_to(answer: Answer) -> rpc.GenerateAnswerResponse:
-    """The end."""
-    end = rpc.GenerationEnd(
+    """The end of a stream."""
+    return rpc.GenerateAnswerResponse(end=_end_to(answer))
+
+
+def completion_to(answer: Answer, logprobs: Iterable[TokenLogprob]) -> rpc.CompleteAnswerResponse:
+    """A whole answer."""
+    return rpc.CompleteAnswerResponse(end=_end_to(answer), logprobs=map(_logprob_to, logprobs))
+
+
+def _end_to(answer: Answer) -> rpc.GenerationEnd:
+    return rpc.GenerationEnd(
         answer=answer.text,
         citations=[_citation_to(citation) for citation in answer.citations.resolved],
         invalid_markers=answer.citations.invalid,
@@ -95,8 +141,11 @@ def answer_to(answer: Answer) -> rpc.GenerateAnswerResponse:
         dropped_messages=answer.packed.dropped_messages,
         degradations=[generation_pb2.Degradation(rung=d.rung, cause=d.cause) for d in answer.degradations],
         refused=answer.refused,
+        mean_logprob=answer.mean_logprob,
+        duplicate_chunks=answer.packed.duplicate_chunks,
+        shortened_chunks=answer.packed.shortened_chunks,
+        sampling=_sampling_to(answer.sampling),
     )
-    return rpc.GenerateAnswerResponse(end=end)
 
 
 def spent_to(spent: Spent) -> tuple[generation_pb2.Attempt, ...]:
@@ -121,7 +170,32 @@ def model_to(status: ModelStatus) -> rpc.Model:
         output_price_microusd=price.output_microusd,
         price_version=price.version,
         available=status.available,
+        replicas=map(_replica_to, status.replicas),
     )
+
+
+def _replica_to(status: ReplicaStatus) -> rpc.Replica:
+    expected_wait = Duration()
+    if math.isfinite(status.expected_wait_s):
+        expected_wait.FromNanoseconds(round(status.expected_wait_s * _NANOSECONDS))
+    return rpc.Replica(
+        address=status.address,
+        state=_REPLICA_STATES[status.state],
+        queued_requests=status.queued_requests,
+        running_requests=status.running_requests,
+        outstanding_tokens=status.outstanding_tokens,
+        expected_wait=expected_wait,
+        last_error_reason=status.last_error_reason,
+    )
+
+
+def _adapter_from(message: rpc.GenerateAnswerRequest) -> str:
+    _bounded("adapter", message.adapter, 0, MAX_ADAPTER_CHARS)
+    if not message.adapter.isprintable():
+        raise InvalidRequest(
+            f"adapter must hold printable characters only, got {message.adapter[:32]!a}", field="adapter"
+        )
+    return message.adapter
 
 
 def _chunk_from(message: chunk_pb2.ScoredChunk, field: str) -> ScoredChunk:
@@ -179,6 +253,23 @@ def _sampling_from(message: generation_pb2.Sampling) -> Sampling:
     )
 
 
+def _sampling_to(sampling: Sampling) -> generation_pb2.Sampling:
+    return generation_pb2.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_output_tokens=sampling.max_output_tokens,
+        stop=sampling.stop,
+        seed=sampling.seed,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+    )
+
+
+def _logprob_to(token: TokenLogprob) -> generation_pb2.TokenLogprob:
+    return generation_pb2.TokenLogprob(text=token.text, logprob=token.logprob)
+
+
 def _citation_to(citation: Citation) -> chunk_pb2.Citation:
     chunk = citation.chunk
     return chunk_pb2.Citation(
@@ -218,6 +309,8 @@ def _attempt_to(attempt: Attempt) -> generation_pb2.Attempt:
         time_to_first_token_us=round((attempt.time_to_first_token_s or 0) * _MICROSECONDS),
         finish_reason=_FINISH_REASONS[attempt.finish_reason],
         error_reason=attempt.error_reason,
+        choice=attempt.choice,
+        queue_us=round(attempt.queue_s * _MICROSECONDS),
     )
 
 

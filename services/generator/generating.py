@@ -4,13 +4,15 @@ Called by `server.py`; yields tokens, then one answer with everything that is kn
 """
 
 import math
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 
 import structlog
 
 from servicekit.domain.generation import Attempt, Cost, Degradation, FinishReason, TokenEvent, Usage
+from servicekit.domain.output_schema import OutputSchema
 from servicekit.domain.prompt import PromptRef, Sampling
 from servicekit.errors import BackendUnavailable, BinnacleError, InvalidRequest, Overloaded
 from servicekit.ports.clock import Clock
@@ -18,6 +20,7 @@ from services.generator.accounting import Account, total_cost, total_usage
 from services.generator.attempting import DEADLINE, LATE, Trial, answering
 from services.generator.beginning import ENGINE_FAILURES, Beginning, Limits
 from services.generator.citations import Citations, find_citations
+from services.generator.json_answers import OUTPUT_INVALID, check_answer, citable, read_schema
 from services.generator.models import Backend, Models
 from services.generator.packing import Packed
 from services.generator.preparing import Question, prepare
@@ -66,64 +69,90 @@ class Generator:
         self._clock = clock
 
     async def answer(
-        self, question: Question, *, remaining_s: float = math.inf
+        self, question: Question, *, remaining_s: float = math.inf, hold: bool = False
     ) -> AsyncGenerator[TokenEvent | Answer | Spent, None]:
         """Tokens, then the answer; before an error of an engine what was spent.
 
         A replica that fails before its first token is replaced by another, an engine by the next of the chain; a later
-        failure is raised with the metadata `resumable`, `released_tokens` and `released_chars`.
+        failure is raised with the metadata `resumable`, `released_tokens` and `released_chars`. With `hold` all tokens
+        come at the end, so that whatever fails until then may be done over; an answer that breaks its schema is
+        asked of the next engine.
         Closing the generator cancels the work at the engine.
 
         Raises:
             NotFound: no such model or prompt.
             ContextWindowExceeded, InvalidRequest: the question can be answered by no engine as it stands.
-            Overloaded, BackendUnavailable, BackendTimeout: no engine answered, or one broke off.
+            Overloaded, BackendUnavailable, BackendTimeout: no engine answered, or one broke off; OUTPUT_INVALID where
+                the answer breaks its schema.
         """
+        schema = await read_schema(question.output_schema)
+        work = _Work(question, schema, self._chain(question), self._clock.monotonic_s() + remaining_s)
         account = Account(question.request_id, clock=self._clock)
-        ends_s = self._clock.monotonic_s() + remaining_s
         try:
             try:
-                trial = await self._first_token(question, account, ends_s=ends_s)
-                text: list[str] = []
-                async with aclosing(trial.tokens(ends_s=ends_s)) as tokens:
-                    try:
-                        async for token in tokens:
-                            text.append(token.text)
-                            yield token
-                    except BinnacleError as error:
-                        _tell_released(error, trial, "".join(text))
-                        raise
+                trial, held = await (self._held(work, account) if hold else self._begun(work, account))
+                pieces = [token.text for token in held]
+                for token in held:
+                    yield token
+                if not hold:
+                    with _released_told(trial, pieces):
+                        async with aclosing(trial.tokens(ends_s=work.ends_s)) as tokens:
+                            async for token in tokens:
+                                pieces.append(token.text)
+                                yield token
+                        await check_answer(schema, "".join(pieces), trial)
             except BinnacleError:
                 if account.trials:
                     yield Spent(await account.settle())
                 raise
-            yield self._answer("".join(text), question, trial, await account.settle(), account)
+            yield self._answer("".join(pieces), question, trial, await account.settle(), account)
         finally:
             await account.settle()
 
-    async def _first_token(self, question: Question, account: Account, *, ends_s: float) -> Trial:
-        """The attempt that gave a first token, by the first engine of the chain that has one to give."""
-        chain = self._chain(question)
-        failures: list[BinnacleError] = []
-        for place, backend in enumerate(chain):
-            limits = Limits(ends_s, last=place == len(chain) - 1)
-            stands_in = backend.route.alias != chain[0].route.alias
+    async def _begun(self, work: "_Work", account: Account) -> tuple[Trial, list[TokenEvent]]:
+        """An attempt whose tokens are still to be read."""
+        return await self._first_token(work, account), []
+
+    async def _held(self, work: "_Work", account: Account) -> tuple[Trial, list[TokenEvent]]:
+        """All tokens of the first attempt that comes to a good end."""
+        while True:
+            trial = await self._first_token(work, account)
             try:
-                return await self._begin(question, backend, account, limits=limits, stands_in=stands_in)
+                async with aclosing(trial.tokens(ends_s=work.ends_s)) as tokens:
+                    held = [token async for token in tokens]
+                await check_answer(work.schema, "".join(token.text for token in held), trial)
+            except ENGINE_FAILURES as error:
+                work.failures.append(error)
+                if error.reason != OUTPUT_INVALID and account.may_ask_again(trial.backend):
+                    work.pending.appendleft(trial.backend)
+                if not work.pending or self._clock.monotonic_s() >= work.ends_s:
+                    raise _most_telling(work.failures) from error
+            else:
+                return trial, held
+
+    async def _first_token(self, work: "_Work", account: Account) -> Trial:
+        """The attempt that gave a first token, by the first engine still pending that has one to give."""
+        while work.pending:
+            backend = work.pending.popleft()
+            limits = Limits(work.ends_s, last=not work.pending)
+            stands_in = backend.route.alias != work.alias
+            try:
+                return await self._begin(work.question, backend, account, limits=limits, stands_in=stands_in)
             except BinnacleError as error:
                 # A stand-in's smaller window, or its lack of an adapter, is no fault of the question's.
-                if not isinstance(error, ENGINE_FAILURES) and not (place and isinstance(error, InvalidRequest)):
+                first = account.trials[0].backend is backend
+                if not isinstance(error, ENGINE_FAILURES) and (first or not isinstance(error, InvalidRequest)):
                     raise
-                failures.append(error)
-        raise _most_telling(failures)
+                work.failures.append(error)
+        raise _most_telling(work.failures)
 
-    def _chain(self, question: Question) -> list[Backend]:
+    def _chain(self, question: Question) -> deque[Backend]:
         """The engines to try, in order; sentences of the chunks are no answer by a schema."""
         models = self._models.chain(question.model)
         backends = [backend for model in models for backend in model.ordered(question.request_id)]
-        if not question.output_schema:
-            return backends
-        return [backend for backend in backends if not backend.route.extractive] or backends
+        if question.output_schema:
+            backends = [backend for backend in backends if not backend.route.extractive] or backends
+        return deque(backends)
 
     async def _begin(
         self, question: Question, backend: Backend, account: Account, *, limits: Limits, stands_in: bool
@@ -147,7 +176,7 @@ class Generator:
         packed = final.prepared.packed
         answer = Answer(
             text=text,
-            citations=find_citations(text, packed.context),
+            citations=find_citations(citable(text) if question.output_schema else text, packed.context),
             finish_reason=final.end.finish_reason,
             attempts=attempts,
             usage=total_usage(attempts),
@@ -163,6 +192,21 @@ class Generator:
         return answer
 
 
+@dataclass(slots=True)
+class _Work:
+    """A request under way: the engines not asked yet, and what those failed with that were."""
+
+    question: Question
+    schema: OutputSchema | None
+    pending: deque[Backend]
+    ends_s: float
+    alias: str = field(init=False)
+    failures: list[BinnacleError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.alias = self.pending[0].route.alias
+
+
 def _most_telling(failures: list[BinnacleError]) -> BinnacleError:
     """Of what every engine of a chain failed with: the shortest wait if one is only busy, else the last engine's."""
     engines = [failure for failure in failures if isinstance(failure, ENGINE_FAILURES)]
@@ -173,14 +217,18 @@ def _most_telling(failures: list[BinnacleError]) -> BinnacleError:
     return last
 
 
-def _tell_released(error: BinnacleError, trial: Trial, text: str) -> None:
-    """Say how much went out before it broke off, and that asking again may end better."""
-    resumable = isinstance(error, ENGINE_FAILURES)
-    error.metadata |= {
-        "resumable": str(resumable).lower(),
-        "released_tokens": str(trial.output_tokens),
-        "released_chars": str(len(text)),
-    }
+@contextmanager
+def _released_told(trial: Trial, pieces: list[str]) -> Iterator[None]:
+    """An error then says how much went out before it broke off, and that asking again may end better."""
+    try:
+        yield
+    except BinnacleError as error:
+        error.metadata |= {
+            "resumable": str(isinstance(error, ENGINE_FAILURES)).lower(),
+            "released_tokens": str(trial.output_tokens),
+            "released_chars": str(sum(map(len, pieces))),
+        }
+        raise
 
 
 def _degradations(trials: list[Trial], final: Trial, packed: Packed) -> tuple[Degradation, ...]:
