@@ -64,7 +64,7 @@ stop-servers: env ## stop what `make servers` started
 	@$(BIN)/python -m services.local.servers stop
 
 .PHONY: test-servers
-test-servers: model ## tests against real servers, which they start themselves, or BINNACLE_TEST_KAFKA, BINNACLE_TEST_WEAVIATE kept for tests
+test-servers: model ## tests against real servers, which they start themselves, or BINNACLE_TEST_KAFKA, _WEAVIATE, _LLAMA kept for tests
 	@$(BIN)/pytest -q -m servers
 
 .PHONY: lint

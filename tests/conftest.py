@@ -1,4 +1,4 @@
-"""Settings of all tests, and the real Kafka and Weaviate of those that need one.
+"""Settings of all tests, and the real Kafka, Weaviate and llama.cpp of those that need one.
 
 Hypothesis draws the same examples in every run, so that a red test is about the change.
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from services.local import native_weaviate
+from services.local import native_llama, native_weaviate
 from services.local.layout import choose_ports
 from services.local.native_install import obstacle
 from services.local.native_kafka import NativeKafka
@@ -51,5 +51,18 @@ def real_weaviate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     ports = choose_ports({}, free=True)
     native = native_weaviate.on_ports(tmp_path_factory.mktemp("weaviate"), ports.by_name)
+    with running_server(native):
+        yield native.url
+
+
+@pytest.fixture(scope="session")
+def real_llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`openai://…` of a real llama.cpp server; its tiny model of random weights answers nonsense."""
+    if given := os.environ.get("BINNACLE_TEST_LLAMA", ""):
+        yield given
+        return
+    if reason := native_llama.obstacle():
+        pytest.skip(f"{reason}; or let BINNACLE_TEST_LLAMA name one (openai://host:port/v1)")
+    native = native_llama.NativeLlama(tmp_path_factory.mktemp("llama"))
     with running_server(native):
         yield native.url

@@ -43,6 +43,7 @@ class Usage:
 class TokenEvent:
     """A piece of the answer and how many of the model's tokens it holds (at least 0).
 
+    The text may be empty: a special token's, or one that is held back as it may begin a stop text; the token counts.
     `logprobs` are those of its tokens, where they were asked for and the engine tells them.
     """
 

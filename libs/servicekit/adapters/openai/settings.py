@@ -60,8 +60,8 @@ class Settings:
             "frequency_penalty": sampling.frequency_penalty,
             "presence_penalty": sampling.presence_penalty,
             "logprobs": request.want_logprobs or None,
-            # None beside the token's own; llama-cpp-python tells nothing where this is left out.
-            "top_logprobs": 0 if request.want_logprobs else None,
+            # Left out, llama.cpp's server tells twenty and its Python package none; at 0 the server tells none.
+            "top_logprobs": 1 if request.want_logprobs else None,
             "response_format": schema.get("response_format"),
             "extra_body": {name: value for name, value in extra.items() if value is not None} or None,
         }

@@ -87,12 +87,12 @@ class EngineConformance:
         assert end.usage.input_tokens > 0
         assert end.usage.output_tokens > 0
 
-    async def test_events_add_up_to_the_usage(self, engine: Engine) -> None:
-        """What the events count is what the end tells: special tokens and those held back for a stop text too."""
+    async def test_events_count_no_token_twice(self, engine: Engine) -> None:
+        """What the events count is at most what the end tells; a server may send several tokens as one."""
         for stop in ((), ("source",), ("no such text",)):
             events = await collect(engine, harbour_request(replace(GREEDY, stop=stop)))
             end = end_of(events)
-            assert end.usage.estimated or tokens_of(events) == end.usage.output_tokens
+            assert end.usage.estimated or tokens_of(events) <= end.usage.output_tokens
 
     async def test_output_limit_is_kept(self, engine: Engine) -> None:
         """A limit on the output ends the answer there, and says so."""

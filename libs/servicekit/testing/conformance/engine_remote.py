@@ -45,6 +45,12 @@ class RemoteEngineConformance(EngineConformance):
         assert sum(usage.input_tokens for usage in usages) == server.counts.input_tokens
         assert sum(usage.output_tokens for usage in usages) == server.counts.output_tokens
 
+    @pytest.mark.parametrize("stop", [(), ("source",), ("no such text",)])
+    async def test_events_add_up_to_the_usage(self, engine: Engine, stop: tuple[str, ...]) -> None:
+        """Every token is counted as it comes: special ones and those held back for a stop text too."""
+        events = await collect(engine, harbour_request(replace(GREEDY, stop=stop)))
+        assert tokens_of(events) == end_of(events).usage.output_tokens
+
     @pytest.mark.parametrize("question", ["When?", "Größe 日本語, \u2028 and 'quotes'?", "a " * 500])
     async def test_messages_count_what_a_generation_reads(self, engine: Engine, question: str) -> None:
         """Counting ahead gives the very number that the usage tells afterwards."""
