@@ -207,7 +207,11 @@ class Question(_message.Message):
     retrieval_mode: Global___RetrievalMode.ValueType
     """How chunks are retrieved, or that none are; default: as the route says."""
     output_schema: _builtins.str
-    """A JSON schema (draft 2020-12, a JSON object, at most 65,536 bytes) that the answer must satisfy; empty: free text."""
+    """A JSON schema that the answer must satisfy; empty: free text. Draft 2020-12, a JSON object of at most 65,536 bytes
+    nested at most 64 deep, whose references stay within it and whose patterns need no lookaround or back-references.
+    The answer then comes whole, a stream's in one token. Where the guardrail's redaction breaks the schema the answer
+    is blocked (REDACTION_BROKE_SCHEMA). What stands in for a blocked or refused answer is plain text: see `outcome`.
+    """
     logprobs: _builtins.bool
     """Measure how sure the model was of its answer (`Answer.mean_logprob`), where the engine tells."""
     @_builtins.property

@@ -76,7 +76,12 @@ class GenerateAnswerRequest(_message.Message):
     request_id: _builtins.str
     """The caller's name for this work, kept in logs."""
     output_schema: _builtins.str
-    """A JSON schema (draft 2020-12, a JSON object, at most 65,536 bytes) that the answer must satisfy; empty: free text."""
+    """A JSON schema that the answer must satisfy; empty: free text. Draft 2020-12, a JSON object of at most 65,536 bytes
+    nested at most 64 deep, whose references stay within it and whose patterns need no lookaround or back-references.
+    Engines that can are bound to it; the finished answer is checked in any case. A stream gives tokens as they come
+    and ends UNAVAILABLE / OUTPUT_INVALID where they break it. Stop texts hold here too. Citations are looked for in
+    the answer's strings. Engines that are no models have no part.
+    """
     logprobs: _builtins.bool
     """Tell each token's probability, where the engine does."""
     adapter: _builtins.str

@@ -70,7 +70,8 @@ class GeneratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CompleteAnswer(self, request, context):
-        """The same, told as one. Scope: generate.
+        """The same, told as one. As nothing is released before the end, whatever fails until then is done over by another
+        replica or engine, and an answer that breaks its schema by the next engine. Scope: generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

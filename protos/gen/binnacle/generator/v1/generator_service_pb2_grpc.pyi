@@ -21,7 +21,9 @@ class GeneratorServiceStub:
     error's details hold a binnacle.type.v1.Attempt for each try, the newest 8. Scope: generate.
     """
     CompleteAnswer: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.CompleteAnswerRequest, _generator_service_pb2.CompleteAnswerResponse]
-    """The same, told as one. Scope: generate."""
+    """The same, told as one. As nothing is released before the end, whatever fails until then is done over by another
+    replica or engine, and an answer that breaks its schema by the next engine. Scope: generate.
+    """
     CountTokens: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.CountTokensRequest, _generator_service_pb2.CountTokensResponse]
     """Counts tokens as the model does. Scope: generate."""
     ListModels: _aio.UnaryUnaryMultiCallable[_generator_service_pb2.ListModelsRequest, _generator_service_pb2.ListModelsResponse]
@@ -46,7 +48,9 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_service_pb2.CompleteAnswerRequest,
         context: _aio.ServicerContext[_generator_service_pb2.CompleteAnswerRequest, _abc.Awaitable[_generator_service_pb2.CompleteAnswerResponse]],
     ) -> _abc.Awaitable[_generator_service_pb2.CompleteAnswerResponse]:
-        """The same, told as one. Scope: generate."""
+        """The same, told as one. As nothing is released before the end, whatever fails until then is done over by another
+        replica or engine, and an answer that breaks its schema by the next engine. Scope: generate.
+        """
 
     @_abc_1.abstractmethod
     def CountTokens(
