@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from servicekit.adapters.engine_failures import stream_cut
-from servicekit.adapters.engine_stream import drain
+from servicekit.adapters.engine_stream import drain, read_tokens
 from servicekit.adapters.stop_texts import StopTexts
 from servicekit.domain.generation import (
     EngineEvent,
@@ -76,13 +76,13 @@ _read_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 async def chat_events(
-    frames: AsyncGenerator[bytes, None],
+    frames: AsyncGenerator[list[bytes], None],
     request: EngineRequest,
     *,
     address: str,
     to_error: Callable[[Any], BinnacleError],
 ) -> AsyncGenerator[EngineEvent, None]:
-    """A token event for every chunk that holds tokens, empty where its text is held back, then the end.
+    """A token event for all chunks with tokens that came together, empty where its text is held back; then the end.
 
     `to_error` makes the error of what a chunk holds as `error`.
 
@@ -90,15 +90,15 @@ async def chat_events(
         BinnacleError: the stream says that it failed, or ends before the answer did.
         msgspec.DecodeError: a chunk is nonsense.
     """
-    reader = _ChatReader(request)
-    async for data in frames:
-        if data == _DONE:
+    reader = _ChatReader(request, to_error)
+    async for together in frames:
+        token, failure = read_tokens(together, reader)
+        if token is not None:
+            yield token
+        if failure is not None:
+            raise failure
+        if reader.ended:
             break
-        chunk = _read_chunk(data)
-        if chunk.error or chunk.object == "error":
-            raise to_error(chunk.error or {"message": chunk.message, "type": chunk.type, "code": chunk.code})
-        for event in reader.read(chunk):
-            yield event
     if reader.reason is None:
         raise stream_cut(address)
     await drain(frames)
@@ -109,17 +109,26 @@ async def chat_events(
 class _ChatReader:
     """Keeps count of one stream."""
 
-    def __init__(self, request: EngineRequest) -> None:
+    def __init__(self, request: EngineRequest, to_error: Callable[[Any], BinnacleError]) -> None:
         self._request = request
+        self._to_error = to_error
         self._stops = StopTexts(request.sampling.stop)
         self._counted = 0
         self._usage: _Usage | None = None
         self._answer: list[str] = []
         self._begun = False
         self.reason: str | None = None
+        self.ended = False
 
-    def read(self, chunk: _Chunk) -> list[TokenEvent]:
-        """The chunk's tokens; there is one choice, as one was asked for."""
+    def read(self, data: bytes) -> list[TokenEvent]:
+        """A chunk's tokens; there is one choice, as one was asked for."""
+        if data == _DONE:
+            self.ended = True
+            return []
+        chunk = _read_chunk(data)
+        if chunk.error or chunk.object == "error":
+            told = chunk.error or {"message": chunk.message, "type": chunk.type, "code": chunk.code}
+            raise self._to_error(told)
         self._usage = chunk.usage or self._usage
         events = []
         for choice in chunk.choices:

@@ -5,9 +5,14 @@ end in LF or CRLF, `data` fields of any number, comments (their keep-alive). Nam
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Protocol
 
 import httpx2
+import msgspec
+
+from servicekit.domain.generation import TokenEvent
+from servicekit.errors import BinnacleError
 
 _DRAIN_S = 0.25
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -41,8 +46,8 @@ class EventReader:
         return events
 
 
-async def read_events(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The data of each event, in order; ends with the response.
+async def read_events(response: httpx2.Response) -> AsyncGenerator[list[bytes], None]:
+    """The data of each event, in order, those that came together in one list; ends with the response.
 
     Raises:
         httpx2.TransportError: the connection broke.
@@ -50,11 +55,45 @@ async def read_events(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     """
     reader = EventReader()
     async for data in stream_of(response):
-        for event in reader.feed(data):
-            yield event
+        if events := reader.feed(data):
+            yield events
 
 
-async def drain(events: AsyncIterator[bytes]) -> None:
+class TokenReader(Protocol):
+    """Reads the format of one kind of stream."""
+
+    @property
+    def ended(self) -> bool:
+        """The answer is whole: what follows does not matter."""
+        ...
+
+    def read(self, data: bytes) -> Sequence[TokenEvent]:
+        """The tokens of an event; raises where it tells a failure or is nonsense."""
+        ...
+
+
+def read_tokens(events: Sequence[bytes], reader: TokenReader) -> tuple[TokenEvent | None, Exception | None]:
+    """The tokens of events that came together, as one, and the error that followed them.
+
+    A reader that lags is so freed of the cost that each token has on its further way, and catches up.
+    """
+    tokens: list[TokenEvent] = []
+    failure: Exception | None = None
+    try:
+        for data in events:
+            tokens += reader.read(data)
+            if reader.ended:
+                break
+    except (BinnacleError, msgspec.DecodeError) as error:
+        failure = error
+    if len(tokens) <= 1:
+        return tokens[0] if tokens else None, failure
+    logprobs = tuple(one for token in tokens for one in token.logprobs)
+    text = "".join(token.text for token in tokens)
+    return TokenEvent(text, sum(token.token_count for token in tokens), logprobs), failure
+
+
+async def drain(events: AsyncIterator[object]) -> None:
     """Read what follows the last event that matters, for a moment: read to its end, a connection can be used again."""
     try:
         async with asyncio.timeout(_DRAIN_S):

@@ -29,6 +29,7 @@ class Engine(Protocol):
     def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """Tokens in order, then exactly one GenerationEnd; nothing is sent before the first `anext`.
 
+        Tokens that came together may be one event, so that a caller who lags catches up; none waits for another.
         Closing the generator, or cancelling the task that reads it, cancels the work upstream and frees the
         connection. The caller bounds the wait: an engine that hangs is the caller's deadline to notice.
 

@@ -24,9 +24,9 @@ def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict
 async def read(*chunks: Any, stop: tuple[str, ...] = (), want_logprobs: bool = False) -> list[EngineEvent]:
     """The events of a stream of these chunks."""
 
-    async def frames() -> AsyncGenerator[bytes, None]:
+    async def frames() -> AsyncGenerator[list[bytes], None]:
         for one in chunks:
-            yield one if isinstance(one, bytes) else json.dumps(one).encode()
+            yield [one if isinstance(one, bytes) else json.dumps(one).encode()]
 
     request = EngineRequest(
         (Message(Role.USER, "When?"),), "When?", sampling=Sampling(stop=stop), want_logprobs=want_logprobs

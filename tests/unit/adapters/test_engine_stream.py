@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servicekit.adapters.engine_stream import EventReader
+from servicekit.adapters.engine_stream import EventReader, read_tokens
 from servicekit.adapters.stop_texts import StopTexts
+from servicekit.domain.generation import TokenEvent, TokenLogprob
+from servicekit.errors import BackendUnavailable
 
 _ODD = st.text(alphabet="ab\u2028\u2029\x85é日\u2027\u202a€ \r\n", max_size=60)
 
@@ -75,3 +77,37 @@ def test_stop_texts_cut_as_if_the_text_were_whole(pieces: list[str], stop: list[
             assert released == whole[: min(ends)]
             return
     assert released == whole
+
+
+class _Letters:
+    """A format of which every byte is a token, `!` an error and `.` the end."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def read(self, data: bytes) -> list[TokenEvent]:
+        """See `TokenReader`."""
+        if data == b"!":
+            raise BackendUnavailable("it broke", reason="GENERATION_FAILED")
+        self.ended = data == b"."
+        return [TokenEvent(data.decode(), 1, (TokenLogprob(data.decode(), -1.0),))]
+
+
+def test_tokens_that_came_together_are_one_event() -> None:
+    """Text, number and probabilities are those of all; what follows the end is left."""
+    token, failure = read_tokens([b"a", b"b", b".", b"!"], _Letters())
+    told = tuple(TokenLogprob(text, -1.0) for text in "ab.")
+    assert (token, failure) == (TokenEvent("ab.", 3, told), None)
+
+
+def test_tokens_before_an_error_are_kept() -> None:
+    """They came, so they count, though the error came with them."""
+    token, failure = read_tokens([b"a", b"!", b"b"], _Letters())
+    assert token is not None
+    assert token.text == "a"
+    assert isinstance(failure, BackendUnavailable)
+
+
+def test_an_event_without_tokens_is_none() -> None:
+    """Nothing is told of it."""
+    assert read_tokens([], _Letters()) == (None, None)

@@ -146,7 +146,9 @@ class OpenAIEngine:
             self._ask_load_at_s = time.monotonic() + NO_ROUTE_TTL_S
         return load
 
-    def _read(self, frames: AsyncGenerator[bytes, None], request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    def _read(
+        self, frames: AsyncGenerator[list[bytes], None], request: EngineRequest
+    ) -> AsyncGenerator[EngineEvent, None]:
         return chat_events(frames, request, address=self.address, to_error=partial(of_frame, self.address))
 
     async def _named(self) -> str:

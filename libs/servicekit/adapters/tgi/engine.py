@@ -33,7 +33,20 @@ from servicekit.domain.prompt import EngineRequest, Message
 
 _GENERATE, _CHAT = "/generate_stream", "/v1/chat/completions"
 _OPTIONS = frozenset({"template", "tokenizer"})
+_Events = AsyncGenerator[list[bytes], None]
 _CLIENT_ERRORS = (httpx2.HTTPError, msgspec.DecodeError, TimeoutError, *MALFORMED)
+
+
+class _Token(msgspec.Struct):
+    start: int
+    stop: int
+
+
+class _ChatTokens(msgspec.Struct):
+    tokenize_response: list[_Token]
+
+
+_read_tokens = msgspec.json.Decoder(list[_Token] | _ChatTokens).decode
 
 
 @asynccontextmanager
@@ -68,16 +81,17 @@ class _Node:
         """The text of a GET."""
         return (await self._call("GET", path)).text
 
-    async def tokens_of(self, path: str, body: object) -> list[Any]:
-        """The tokens that a tokenize route gives."""
-        answer = self._json(await self._call("POST", path, body))
-        tokens = answer.get("tokenize_response") if isinstance(answer, dict) else answer
-        if not isinstance(tokens, list):
-            raise nonsense(self.address)
-        return tokens
+    async def tokens_of(self, path: str, body: object) -> list[_Token]:
+        """The tokens that a tokenize route gives; a prompt has thousands, so nothing else of them is read."""
+        response = await self._call("POST", path, body)
+        try:
+            answer = _read_tokens(response.content)
+        except msgspec.DecodeError as error:
+            raise nonsense(self.address) from error
+        return answer.tokenize_response if isinstance(answer, _ChatTokens) else answer
 
     @asynccontextmanager
-    async def stream(self, path: str, body: object, request_id: str) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    async def stream(self, path: str, body: object, request_id: str) -> AsyncIterator[_Events]:
         """The events of a stream; left early, its connection is closed."""
         headers = request_headers(request_id)
         async with self._http.stream("POST", f"{self._base_url}{path}", json=body, headers=headers) as response:
@@ -152,7 +166,7 @@ class TgiEngine:
         if self._local is not None or not text:
             return await self._local.count(text) if self._local is not None else TokenCount(0, estimated=False)
         tokens = await self._node.tokens_of("/tokenize", {"inputs": text, "add_special_tokens": False})
-        return TokenCount(sum(1 for token in tokens if token["start"] < token["stop"]), estimated=False)
+        return TokenCount(sum(1 for token in tokens if token.start < token.stop), estimated=False)
 
     async def count_messages(self, messages: Sequence[Message]) -> TokenCount:
         """The tokens of what a generation sends, by the file where the format is known here, else by the node."""
@@ -171,7 +185,7 @@ class TgiEngine:
         """What `/metrics` says; a node that was asked nothing yet has nothing to do."""
         return read_load(await self._node.get_text("/metrics")) or EngineLoad(0, 0)
 
-    def _read(self, frames: AsyncGenerator[bytes, None], request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    def _read(self, frames: _Events, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         if self._prompts.by_engine:
             fail = partial(of_chat_frame, self.address)
             return chat_events(frames, request, address=self.address, to_error=fail)
@@ -185,5 +199,5 @@ class TgiEngine:
             return prompt
         if self._adds_bos is None:
             tokens = await self._node.tokens_of("/tokenize", {"inputs": "a"})
-            self._adds_bos = bool(tokens) and tokens[0]["start"] == tokens[0]["stop"]
+            self._adds_bos = bool(tokens) and tokens[0].start == tokens[0].stop
         return prompt.removeprefix(bos) if self._adds_bos else prompt

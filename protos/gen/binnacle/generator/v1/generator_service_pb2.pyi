@@ -164,7 +164,9 @@ class TokenDelta(_message.Message):
     text: _builtins.str
     """The text."""
     token_count: _builtins.int
-    """How many model tokens it holds."""
+    """How many model tokens it holds: 0 for text that was held back, more than 1 where several were ready at once. None
+    waits for another; a reader that lags gets more at a time.
+    """
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
         """Its tokens with their probabilities; empty unless asked for and told by the engine."""
