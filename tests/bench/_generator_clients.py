@@ -17,7 +17,8 @@ from binnacle.generator.v1 import generator_service_pb2 as rpc
 from binnacle.generator.v1 import generator_service_pb2_grpc as stubs
 from binnacle.type.v1 import chunk_pb2, generation_pb2
 
-_CHUNKS = 5
+# The window has room for so many chunks whatever their tokens are, or only once they are counted.
+FEW_CHUNKS, MANY_CHUNKS = 5, 12
 _FILLER = "The binnacle is the lit housing beside the helm in which the crew reads the compass at night. " * 8
 _TOKEN = b'"index":'
 _END = b"\r\n0\r\n\r\n"
@@ -44,7 +45,7 @@ class Arrivals:
 class Client(Protocol):
     """One way to an answer."""
 
-    async def stream(self, number: int, tokens: int) -> Arrivals:
+    async def stream(self, number: int, tokens: int, *, chunks: int = FEW_CHUNKS) -> Arrivals:
         """Ask, read all of so many tokens, and tell when they came; `number` makes the prompt a new one."""
         ...
 
@@ -56,10 +57,10 @@ class DirectClient:
         self._port = port
         self._idle: list[_Connection] = []
 
-    async def stream(self, number: int, tokens: int) -> Arrivals:
+    async def stream(self, number: int, tokens: int, *, chunks: int = FEW_CHUNKS) -> Arrivals:
         """See `Client`."""
         connection = self._idle.pop() if self._idle else await self._connect()
-        prompt = "\n".join(_texts(number)) + _question(number)
+        prompt = "\n".join(_texts(number, chunks)) + _question(number)
         body = {"inputs": prompt, "parameters": {"max_new_tokens": tokens, "details": True}}
         arrivals = await connection.ask(json.dumps(body).encode())
         self._idle.append(connection)
@@ -125,7 +126,7 @@ class OurClient:
         self._stub = stub
         self._metadata = (("authorization", f"Bearer {api_key}"),)
 
-    async def stream(self, number: int, tokens: int) -> Arrivals:
+    async def stream(self, number: int, tokens: int, *, chunks: int = FEW_CHUNKS) -> Arrivals:
         """See `Client`."""
         request = rpc.GenerateAnswerRequest(
             question=_question(number),
@@ -133,7 +134,7 @@ class OurClient:
                 chunk_pb2.ScoredChunk(
                     chunk=chunk_pb2.Chunk(chunk_id=f"c{place}", document_id=f"d{place}", text=text), rank=place
                 )
-                for place, text in enumerate(_texts(number), start=1)
+                for place, text in enumerate(_texts(number, chunks), start=1)
             ],
             sampling=generation_pb2.Sampling(max_output_tokens=tokens),
         )
@@ -158,8 +159,8 @@ def _question(number: int) -> str:
     return f"Question {number}: what is a binnacle?"
 
 
-def _texts(number: int) -> list[str]:
-    return [f"Document {number}.{place}. {_FILLER}" for place in range(_CHUNKS)]
+def _texts(number: int, chunks: int) -> list[str]:
+    return [f"Document {number}.{place}. {_FILLER}" for place in range(chunks)]
 
 
 def _checked(arrivals: Arrivals, tokens: int) -> Arrivals:

@@ -19,6 +19,7 @@ import psutil
 
 from servicekit.rpc.api_keys import create_key
 
+WINDOW_TOKENS = 8_192
 _START_S = 60.0
 
 
@@ -46,7 +47,8 @@ def open_stand(folder: Path) -> Iterator[Stand]:
     keys = folder / "api_keys.json"
     _, secret = create_key(keys, tenant="bench", scopes=("*",))
     engine_log, log = folder / "engine.log", folder / "generator.log"
-    with _process([sys.executable, "-m", "servicekit.testing.tgi_server"], {}, engine_log) as engine:
+    window = ["--max-total-tokens", str(WINDOW_TOKENS), "--max-input-tokens", str(WINDOW_TOKENS - 1)]
+    with _process([sys.executable, "-m", "servicekit.testing.tgi_server", *window], {}, engine_log) as engine:
         engine_port = int(_line(engine_log, "contract server at").rsplit(":", 1)[-1].strip("/ \n"))
         settings = {
             "BINNACLE_GENERATOR__PORT": "0",
