@@ -7,7 +7,10 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class QuestionOptions:
-    """What shapes an answer; every field has the service's default."""
+    """What shapes an answer; every field has the service's default.
+
+    `output_schema` is a JSON schema as JSON that the answer must satisfy; `logprobs` asks for `Answer.mean_logprob`.
+    """
 
     conversation_id: str = ""
     idempotency_key: str = ""
@@ -16,6 +19,8 @@ class QuestionOptions:
     route: str = ""
     model: str = ""
     top_k: int = 0
+    output_schema: str = ""
+    logprobs: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -35,7 +40,10 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer. `outcome` is `answered`, `blocked` or `refused`."""
+    """A whole answer. `outcome` is `answered`, `blocked` or `refused`; only an answered one keeps a schema.
+
+    `mean_logprob` is the mean natural logarithm of its tokens' probabilities, None unless asked for and told.
+    """
 
     request_id: str
     text: str
@@ -50,6 +58,7 @@ class Answer:
     verdicts: tuple[str, ...]
     degradations: tuple[str, ...]
     timings_us: Mapping[str, int]
+    mean_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

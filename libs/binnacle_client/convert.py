@@ -60,6 +60,8 @@ def question_to_proto(text: str, options: QuestionOptions) -> gateway.Question:
         route=options.route,
         model=options.model,
         top_k=options.top_k,
+        output_schema=options.output_schema,
+        logprobs=options.logprobs,
         labels=dict(options.labels),
     )
 
@@ -94,6 +96,7 @@ def answer_from_proto(message: gateway.Answer) -> Answer:
         ),
         degradations=tuple(f"{rung.rung} ({rung.cause})" for rung in message.degradations),
         timings_us={timing.stage: timing.duration_us for timing in message.timings},
+        mean_logprob=message.mean_logprob if message.HasField("mean_logprob") else None,
     )
 
 

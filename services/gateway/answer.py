@@ -65,6 +65,7 @@ class Answer:
     conversation_id: str = ""
     prompt: PromptRef | None = None
     replayed: bool = False
+    mean_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from services.gateway.screening import Screening
 from services.gateway.speculation import Speculation
 from services.gateway.standing_in import StandIn
 from services.gateway.telling import Telling, tell_again
-from services.gateway.validation import validate_question
+from services.gateway.validation import read_schema, validate_question
 
 RESERVE_S = 0.5
 RESERVE_FRACTION = 0.2
@@ -70,6 +70,7 @@ class Answering:
             BackendUnavailable: EVENT_NOT_RECORDED, the record was not acknowledged.
         """
         validate_question(question)
+        schema = await read_schema(question)
         route = pick_route(self.routes, question)
         if budget.expired:
             raise BackendTimeout("the deadline was over before the request arrived", reason="DEADLINE_EXCEEDED")
@@ -86,6 +87,7 @@ class Answering:
                 request_id=request_id,
                 clock=self.clock,
                 deadline_granted_s=budget.remaining_s(),
+                output_schema=schema,
             )
             return await self._answer_recorded(interaction, budget, emit, claim)
 

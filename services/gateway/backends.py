@@ -87,11 +87,17 @@ class GenerationRequest:
     history: tuple[Message, ...]
     model: str
     sampling: Sampling
+    output_schema: str = ""
+    want_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The end of a generation: its provenance, usage and cost over all attempts."""
+    """The end of a generation: its provenance, usage and cost over all attempts.
+
+    `sampling` are the settings in force, None where the generator did not come to tell them; `invalid_markers` name no
+    chunk; `mean_logprob` is None unless asked for and told by the engine.
+    """
 
     citations: tuple[AnswerCitation, ...] = ()
     usage: Usage = NO_USAGE
@@ -102,6 +108,9 @@ class Generated:
     packed_chunk_ids: frozenset[str] = frozenset()
     degradations: tuple[Degradation, ...] = ()
     refused: bool = False
+    sampling: Sampling | None = None
+    mean_logprob: float | None = None
+    invalid_markers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +173,8 @@ class Generator(Protocol):
 
     def generate(self, request: GenerationRequest, *, timeout_s: float) -> AsyncGenerator[TokenEvent | Generated, None]:
         """Tokens, then exactly one Generated; closing the generator cancels the generation.
+
+        An answer by a schema comes in one piece, once it satisfies it.
 
         A generation that fails may still yield one, with what it took, before it raises.
         """

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -153,6 +154,19 @@ class GeneratorClient:
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[TokenEvent | Generated, None]:
         """Tokens, then the end, or what it took until it broke off and the error; closing cancels the call."""
+        events = self._whole(request, timeout_s) if request.output_schema else self._streamed(request, timeout_s)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        except grpc.aio.AioRpcError as exc:
+            if (spent := _spent(exc)) is not None:
+                yield spent
+            raise _as_of_question(to_error(exc, "generator"), renamed={"question": "text"}) from exc
+
+    async def _streamed(
+        self, request: GenerationRequest, timeout_s: float
+    ) -> AsyncGenerator[TokenEvent | Generated, None]:
         call = self._stub.GenerateAnswer(_generation(request), timeout=timeout_s)
         try:
             async for response in call:
@@ -160,12 +174,18 @@ class GeneratorClient:
                     yield TokenEvent(response.token.text, response.token.token_count)
                 else:
                     yield _generated(response.end)
-        except grpc.aio.AioRpcError as exc:
-            if (spent := _spent(exc)) is not None:
-                yield spent
-            raise _as_of_question(to_error(exc, "generator"), renamed={"question": "text"}) from exc
         finally:
             call.cancel()
+
+    async def _whole(
+        self, request: GenerationRequest, timeout_s: float
+    ) -> AsyncGenerator[TokenEvent | Generated, None]:
+        """What is held back anyway may as well be done over by another engine."""
+        asked = generator_pb.CompleteAnswerRequest(generation=_generation(request))
+        response = await self._stub.CompleteAnswer(asked, timeout=timeout_s)
+        end = response.end
+        yield TokenEvent(end.answer, end.attempts[-1].usage.output_tokens if end.attempts else 0)
+        yield _generated(end)
 
     async def list_models(self, *, timeout_s: float) -> Sequence[ModelAlias]:
         """The aliases that can be asked for."""
@@ -242,6 +262,8 @@ def _generation(request: GenerationRequest) -> generator_pb.GenerateAnswerReques
         model=request.model,
         sampling=types.sampling_message(request.sampling),
         request_id=request.request_id,
+        output_schema=request.output_schema,
+        logprobs=request.want_logprobs,
     )
 
 
@@ -256,6 +278,9 @@ def _generated(end: generator_pb.GenerationEnd) -> Generated:
         packed_chunk_ids=frozenset(end.packed_chunk_ids),
         degradations=tuple(types.degradation_of(one) for one in end.degradations),
         refused=end.refused,
+        sampling=types.sampling_of(end.sampling) if end.HasField("sampling") else None,
+        mean_logprob=end.mean_logprob if end.HasField("mean_logprob") else None,
+        invalid_markers=tuple(end.invalid_markers),
     )
 
 
@@ -276,6 +301,6 @@ def _as_of_question(error: BinnacleError, *, renamed: dict[str, str]) -> Binnacl
     """A backend's complaint about a field, told with the field of the caller's question."""
     if not isinstance(error, InvalidRequest) or not error.field:
         return error
-    head, dot, tail = error.field.partition(".")
+    head, dot, tail = error.field.removeprefix("generation.").partition(".")
     field = f"question.{renamed.get(head, head)}{dot}{tail}"
     return type(error)(error.message, field=field, reason=error.reason, metadata=error.metadata)

@@ -80,6 +80,8 @@ def question_of(message: pb.Question, *, channel: Channel) -> Question:
         top_k=message.top_k,
         model=message.model,
         retrieval_mode=mode,
+        output_schema=message.output_schema,
+        want_logprobs=message.logprobs,
     )
 
 
@@ -135,6 +137,7 @@ def answer_message(answer: Answer) -> pb.Answer:
         conversation_id=answer.conversation_id,
         replayed=answer.replayed,
         prompt=types.prompt_message(answer.prompt),
+        mean_logprob=answer.mean_logprob,
     )
 
 
@@ -160,6 +163,7 @@ def answer_of(message: pb.Answer) -> Answer:
         conversation_id=message.conversation_id,
         prompt=types.prompt_of(message.prompt) if message.HasField("prompt") else None,
         replayed=message.replayed,
+        mean_logprob=message.mean_logprob if message.HasField("mean_logprob") else None,
     )
 
 

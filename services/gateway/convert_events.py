@@ -48,12 +48,14 @@ def _fill_request(message: pb.InteractionCompleted, interaction: Interaction) ->
     message.variant_probability = 1.0
     message.sticky_key = question.sticky_key or question.conversation_id or question.end_user_id
     message.model = interaction.model
-    message.sampling.CopyFrom(types.sampling_message(question.sampling))
+    message.sampling.CopyFrom(types.sampling_message(interaction.sampling))
     message.deadline_granted_us = round(interaction.deadline_granted_s * _MICROSECONDS)
     message.retention_class = "default"
     message.training_consent = question.training_consent
     message.labels.update(question.labels)
     message.channel = question.channel
+    if interaction.output_schema is not None:
+        message.output_schema_hash = interaction.output_schema.hash
 
 
 def _fill_end(message: pb.InteractionCompleted, interaction: Interaction) -> None:
@@ -83,6 +85,9 @@ def _fill_provenance(message: pb.InteractionCompleted, interaction: Interaction)
     message.usage.CopyFrom(types.usage_message(interaction.usage))
     message.cost_microusd = interaction.cost.microusd
     message.price_version = interaction.cost.price_version
+    if interaction.mean_logprob is not None:
+        message.mean_logprob = interaction.mean_logprob
+    message.invalid_markers.extend(interaction.invalid_markers)
     generated = interaction.generated
     if generated is None:
         return

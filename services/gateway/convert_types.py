@@ -133,6 +133,8 @@ def attempt_of(message: generation_pb2.Attempt) -> Attempt:
         finish_reason=finish_reason_of(message.finish_reason),
         error_reason=message.error_reason,
         adapter=message.adapter,
+        choice=message.choice,
+        queue_s=message.queue_us / _MICROSECONDS,
     )
 
 
@@ -152,6 +154,8 @@ def attempt_message(attempt: Attempt) -> generation_pb2.Attempt:
         time_to_first_token_us=round((attempt.time_to_first_token_s or 0) * _MICROSECONDS),
         finish_reason=finish_reason_number(attempt.finish_reason),
         error_reason=attempt.error_reason,
+        choice=attempt.choice,
+        queue_us=round(attempt.queue_s * _MICROSECONDS),
     )
 
 

@@ -25,6 +25,7 @@ from services.gateway.standing_in import MISSING, blocked, cause_of, refused
 from services.gateway.telling import Telling
 
 CHECK_SHARE = 0.5
+BROKEN = "REDACTION_BROKE_SCHEMA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Generating:
                 while not final:
                     text, final = await inbox.next_piece()
                     await judging.release(text, final=final)
+            await judging.finish()
         finally:
             judging.note_timing()
         interaction.citations = relocate(interaction.citations, judging.pieces)
@@ -161,8 +163,24 @@ class _Judging:
         released = await self._judge(text, final=final) if text.strip() else text
         self.pieces.append(Piece(text, released))
         await self._tell.verdicts()
-        if released:
+        if released and self._interaction.output_schema is None:
             await self._tell.token(released)
+
+    async def finish(self) -> None:
+        """Release an answer by a schema, which is of no use in parts.
+
+        Raises:
+            StandIn: what was redacted broke the schema.
+        """
+        schema = self._interaction.output_schema
+        if schema is None:
+            return
+        answer = "".join(piece.released for piece in self.pieces)
+        redacted = any(piece.source != piece.released for piece in self.pieces)
+        if redacted and await asyncio.to_thread(schema.violation, answer) is not None:
+            self._interaction.degrade("blocked_answer", BROKEN)
+            raise blocked(BROKEN)
+        await self._tell.token(answer)
 
     def note_timing(self) -> None:
         """Add one timing for all checks, and end their span."""
@@ -220,4 +238,6 @@ def _request(interaction: Interaction) -> GenerationRequest:
         history=interaction.history,
         model=interaction.question.model or interaction.route.model,
         sampling=interaction.question.sampling,
+        output_schema=interaction.question.output_schema,
+        want_logprobs=interaction.question.want_logprobs,
     )

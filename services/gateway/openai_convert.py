@@ -16,6 +16,7 @@ from servicekit.domain.generation import FinishReason
 from servicekit.domain.prompt import Message, Role, Sampling
 from servicekit.errors import InvalidRequest
 from services.gateway.answer import Answer
+from services.gateway.openai_formats import output_schema_of
 from services.gateway.question import DEFAULT_NAME, Channel, Question, RetrievalMode, SealedFilter
 from services.gateway.validation import MAX_MESSAGES, shown
 
@@ -38,6 +39,7 @@ _UNDERSTOOD = frozenset(
         "user",
         "safety_identifier",
         "metadata",
+        "response_format",
         "n",
         "binnacle",
     ]
@@ -62,7 +64,6 @@ _ONLY_AS_DEFAULT: Mapping[str, tuple[Any, ...]] = {
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
 _EXTRA = frozenset(
@@ -77,6 +78,7 @@ _EXTRA = frozenset(
         "sticky_key",
         "labels",
         "training_consent",
+        "logprobs",
     ]
 )
 _MODES: Mapping[bool | str, RetrievalMode] = {
@@ -117,6 +119,8 @@ def question_of(document: Mapping[str, Any], *, idempotency_key: str) -> Questio
         training_consent=_extra(extra, "training_consent", bool, False),
         filter=_filter(extra),
         retrieval_mode=_mode(extra),
+        output_schema=output_schema_of(document.get("response_format")),
+        want_logprobs=_extra(extra, "logprobs", bool, False),
     )
 
 
@@ -191,6 +195,7 @@ def provenance(answer: Answer) -> dict[str, Any]:
         "release": answer.release,
         "route": answer.route,
         "replayed": answer.replayed,
+        "mean_logprob": answer.mean_logprob,
     }
 
 

@@ -40,8 +40,9 @@ _PARAMETERS = {
     "idempotency_key": "Idempotency-Key",
     "max_output_tokens": "max_tokens",
     "labels": "metadata",
+    "output_schema": "response_format",
 }
-_TOP_LEVEL = frozenset({"messages", "user", "Idempotency-Key", "metadata", "model"})
+_TOP_LEVEL = frozenset({"messages", "user", "Idempotency-Key", "metadata", "model", "response_format"})
 
 
 @dataclass(frozen=True, slots=True)

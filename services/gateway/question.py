@@ -61,6 +61,8 @@ class Question:
     top_k: int = 0
     model: str = ""
     retrieval_mode: RetrievalMode = RetrievalMode.ROUTE
+    output_schema: str = ""
+    want_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from datetime import datetime
 from opentelemetry.trace import Span
 
 from servicekit.domain.generation import Cost, Degradation, FinishReason, Usage
-from servicekit.domain.prompt import Message
+from servicekit.domain.output_schema import OutputSchema
+from servicekit.domain.prompt import Message, Sampling
 from servicekit.domain.verdict import Action, Verdict
 from servicekit.ports.clock import Clock
 from servicekit.telemetry.tracing import part
@@ -44,6 +45,7 @@ class Interaction:
     deadline_granted_s: float
     accept_time: datetime = field(init=False)
     started_s: float = field(init=False)
+    output_schema: OutputSchema | None = None
     conversation_id: str = ""
     asked: str | None = None
     history: tuple[Message, ...] = ()
@@ -156,6 +158,22 @@ class Interaction:
         return NO_COST if self.generated is None else self.generated.cost
 
     @property
+    def sampling(self) -> Sampling:
+        """The settings in force; those that were asked for where the generator did not come to tell."""
+        told = None if self.generated is None else self.generated.sampling
+        return self.question.sampling if told is None else told
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """How sure the model was of its answer, if asked for and told."""
+        return None if self.generated is None else self.generated.mean_logprob
+
+    @property
+    def invalid_markers(self) -> tuple[str, ...]:
+        """Markers of the answer that name no chunk."""
+        return () if self.generated is None or self.stand_in is not None else self.generated.invalid_markers
+
+    @property
     def final_reason(self) -> FinishReason:
         """Why the generation ended."""
         if self.finish_reason is not None:
@@ -195,4 +213,5 @@ class Interaction:
             model=self.model,
             conversation_id=self.conversation_id,
             prompt=None if self.generated is None else self.generated.prompt,
+            mean_logprob=self.mean_logprob,
         )

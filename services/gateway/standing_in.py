@@ -41,7 +41,7 @@ class StandIn(Exception):  # noqa: N818  # an end of the path, not an error
 
 
 def blocked(reason: str) -> StandIn:
-    """A guardrail blocked a text; `reason` is one of BLOCKED_INPUT, BLOCKED_OUTPUT."""
+    """A guardrail blocked a text; `reason` is one of BLOCKED_INPUT, BLOCKED_OUTPUT, REDACTION_BROKE_SCHEMA."""
     return StandIn(Outcome.BLOCKED, text=BLOCKED_TEXT, reason=reason, finish_reason=FinishReason.CONTENT_FILTER)
 
 
@@ -52,5 +52,7 @@ def refused(interaction: Interaction, cause: str) -> StandIn:
 
 
 def cause_of(backend: str, error: Missing) -> str:
-    """The UPPER_SNAKE cause of a degradation, such as RETRIEVER_TIMEOUT."""
+    """The UPPER_SNAKE cause of a degradation, such as RETRIEVER_TIMEOUT; OUTPUT_INVALID is the engines' fault."""
+    if error.reason == "OUTPUT_INVALID":
+        return error.reason
     return f"{backend}_{'TIMEOUT' if isinstance(error, BackendTimeout) else 'UNAVAILABLE'}"

@@ -3,8 +3,10 @@
 Pure; called once per request by `server.py` and `openai_api.py`. Sampling checks itself where it is made.
 """
 
+import asyncio
 import re
 
+from servicekit.domain.output_schema import OutputSchema, read_output_schema
 from servicekit.domain.prompt import Message
 from servicekit.errors import InvalidRequest
 from services.gateway.question import Question
@@ -39,6 +41,17 @@ def validate_question(question: Question) -> None:
         )
     _check_history(question.history)
     _check_labels(question)
+
+
+async def read_schema(question: Question) -> OutputSchema | None:
+    """The schema that the answer must satisfy, if any; read in a thread, as a large one takes half a second.
+
+    Raises:
+        InvalidRequest: it cannot be followed.
+    """
+    if not question.output_schema:
+        return None
+    return await asyncio.to_thread(read_output_schema, question.output_schema, field="question.output_schema")
 
 
 def check_text(field: str, text: str, *, max_chars: int) -> None:

@@ -113,6 +113,17 @@ class Backends(
             raise
         yield generator_pb.GenerateAnswerResponse(end=_end("".join(self.tokens)))
 
+    async def CompleteAnswer(self, request: Any, context: Any) -> Any:  # noqa: N802  # as above
+        """The tokens as one answer, with all that an end may tell."""
+        await self._begin("CompleteAnswer", request, context)
+        end = _end("".join(self.tokens))
+        end.attempts[0].choice, end.attempts[0].queue_us = "affinity", 1500
+        end.sampling.max_output_tokens = 512
+        end.invalid_markers.append("[9]")
+        if request.generation.logprobs:
+            end.mean_logprob = -0.25
+        return generator_pb.CompleteAnswerResponse(end=end)
+
     async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802  # the proto names it
         """One alias."""
         await self._begin("ListModels", request, context)

@@ -1,6 +1,8 @@
 """`binnacle ask`, `search` and `feedback`: what a product does, from a terminal."""
 
 import asyncio
+import math
+from typing import TextIO
 
 import click
 
@@ -18,11 +20,30 @@ _EXCERPT_CHARS = 160
 @click.option("--route", default="", help="Route.  [default: default]")
 @click.option("--conversation", default="", help="Continue this conversation.")
 @click.option("--top-k", default=0, help="How many chunks to retrieve.  [default: the route's]")
+@click.option("--schema", type=click.File(encoding="utf-8"), help="JSON schema that the answer must satisfy.")
+@click.option("--logprobs", is_flag=True, help="Tell how sure the model was (perplexity), where its engine does.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each event.")
-def ask(question: str, model: str, route: str, conversation: str, top_k: int, timeout: float, as_json: bool) -> None:
+def ask(  # one parameter an option
+    question: str,
+    model: str,
+    route: str,
+    conversation: str,
+    top_k: int,
+    schema: TextIO | None,
+    logprobs: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
     """Ask QUESTION; the answer is printed as it comes, with its citations."""
-    options = QuestionOptions(model=model, route=route, conversation_id=conversation, top_k=top_k)
+    options = QuestionOptions(
+        model=model,
+        route=route,
+        conversation_id=conversation,
+        top_k=top_k,
+        output_schema=schema.read() if schema else "",
+        logprobs=logprobs,
+    )
     asyncio.run(_ask(question, options, timeout_s=timeout, as_json=as_json))
 
 
@@ -52,6 +73,8 @@ def _print_sources(answer: Answer) -> None:
     for marker, citation in seen.items():
         console.print(f"  {marker} {citation.title or citation.document_id}  {citation.source_uri}", markup=False)
     notes = [answer.outcome, f"{answer.input_tokens}+{answer.output_tokens} tokens", answer.request_id]
+    if answer.mean_logprob is not None:
+        notes.append(f"perplexity {math.exp(-answer.mean_logprob):.2f}")
     console.print("  · ".join([*notes, *answer.degradations]), style="dim", markup=False)
 
 
