@@ -35,7 +35,7 @@ from servicekit.testing.tgi_server.dials import Dials, Fault
 from servicekit.testing.tgi_server.openai_requests import chat_parameters, chat_prompt
 from servicekit.testing.tgi_server.refusals import UNAUTHORIZED, UNHEALTHY, Refusal
 from servicekit.testing.tgi_server.routes import Routes, answer_refusal, read_body
-from servicekit.testing.tgi_server.tokenizer import tokenize
+from servicekit.testing.tgi_server.tokenizer import Piece, tokenize
 from servicekit.testing.tgi_server.wire import Connection, Request, Response
 
 _GENERATING = frozenset({"/", "/generate", "/generate_stream", "/v1/chat/completions", "/v1/completions"})
@@ -165,10 +165,10 @@ class TgiServer:
 
     def _tokens(self, path: str, body: Mapping[str, Any]) -> Any:
         if path == "/tokenize":
-            return [asdict(piece) for piece in tokenize(str(body.get("inputs", "")))]
+            return [_told(piece) for piece in tokenize(str(body.get("inputs", "")))]
         chat_parameters(body, self.dials)
         text = chat_prompt(body)
-        return {"tokenize_response": [asdict(piece) for piece in tokenize(text)], "templated_text": text}
+        return {"tokenize_response": [_told(piece) for piece in tokenize(text)], "templated_text": text}
 
     def _info(self) -> dict[str, Any]:
         dials = self.dials
@@ -188,6 +188,11 @@ class TgiServer:
             "sha": None,
             "docker_label": None,
         }
+
+
+def _told(piece: Piece) -> dict[str, Any]:
+    """By hand, as `asdict` takes five times as long for a prompt's thousands."""
+    return {"id": piece.id, "text": piece.text, "start": piece.start, "stop": piece.stop}
 
 
 @asynccontextmanager
