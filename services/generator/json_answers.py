@@ -13,7 +13,8 @@ from services.generator.attempting import Trial
 
 OUTPUT_INVALID = "OUTPUT_INVALID"
 
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# Without its closing quote where the answer was cut off: to look for that from every quote would take quadratic time.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 async def read_schema(text: str) -> OutputSchema | None:
