@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from servicekit.domain.generation import GenerationEnd, Usage
+from servicekit.domain.generation import GenerationEnd
 from servicekit.domain.prompt import EngineRequest, Message, Role, Sampling
 from servicekit.errors import BinnacleError
 from services.generator.pool.lease import Choice, Work
 from tests.bench._routing_load import Arrival
-from tests.bench._routing_policies import Router
+from tests.bench._routing_policies import Router, Spent
 
 BOUND_S = 2.0
 _GIVE_UP_S = 10.0
@@ -21,25 +21,24 @@ _TRIES = 3
 
 @dataclass(slots=True)
 class Outcome:
-    """Of all arrivals; `useful` are the tokens of those that were answered."""
+    """Of all arrivals; `places` are tries by address."""
 
     first_tokens_s: list[float] = field(default_factory=list)
     good: int = 0
     offered: int = 0
-    useful: Usage = field(default_factory=Usage)
     places: dict[str, int] = field(default_factory=dict)
 
-    def figures(self, *, spent_tokens: int, input_tokens: int, cached_tokens: int) -> dict[str, float]:
+    def figures(self, spent: Sequence[Spent]) -> dict[str, float]:
         """As the benchmark prints them; requests without a first token count as given up."""
         lost = self.offered - len(self.first_tokens_s)
         times = sorted(self.first_tokens_s) + [_GIVE_UP_S] * lost
-        useful = self.useful.input_tokens - self.useful.cached_tokens + self.useful.output_tokens
+        read, cached = sum(one.input_tokens for one in spent), sum(one.cached_tokens for one in spent)
         return {
             "ttft_p50_ms": round(1e3 * times[len(times) // 2], 1),
             "ttft_p99_ms": round(1e3 * times[int(len(times) * 0.99)], 1),
             "goodput": round(self.good / self.offered, 4),
-            "wasted_tokens": spent_tokens - useful,
-            "prefix_hit_rate": round(cached_tokens / max(1, input_tokens), 4),
+            "wasted_tokens": sum(one.wasted_tokens for one in spent),
+            "prefix_hit_rate": round(cached / max(1, read), 4),
         }
 
 
@@ -59,18 +58,15 @@ async def _ask(router: Router, arrival: Arrival, outcome: Outcome, now: Callable
     begun_s = now()
     try:
         async with asyncio.timeout(_GIVE_UP_S) as patience:
-            first_s, usage = await _answered(router, arrival, outcome, patience)
+            first_s = await _answered(router, arrival, outcome, patience)
     except (BinnacleError, TimeoutError):
         return
-    outcome.useful += usage
     outcome.first_tokens_s.append(first_s - begun_s)
     outcome.good += first_s - begun_s <= BOUND_S
 
 
-async def _answered(
-    router: Router, arrival: Arrival, outcome: Outcome, patience: asyncio.Timeout
-) -> tuple[float, Usage]:
-    """When the first token came, and the usage; raises as the last try did."""
+async def _answered(router: Router, arrival: Arrival, outcome: Outcome, patience: asyncio.Timeout) -> float:
+    """When the first token came; raises as the last try did."""
     work = Work(arrival.tenant, arrival.prompt, arrival.input_tokens, arrival.output_tokens)
     request = EngineRequest(
         messages=(Message(Role.USER, arrival.prompt),),
@@ -88,7 +84,7 @@ async def _answered(
             try:
                 async for event in events:
                     if isinstance(event, GenerationEnd):
-                        return first_s or now(), event.usage
+                        return first_s or now()
                     if first_s is None:
                         first_s = now()
                         patience.reschedule(None)

@@ -6,13 +6,15 @@ Each gives leases as the pool does, without its health, queue or limits; they li
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
 from servicekit.errors import BinnacleError
 from servicekit.ports.engine import Engine
+from servicekit.testing.tgi_server.dials import Dials, Fault
 from services.generator.pool.lease import Choice, Lease, Work
 
 Pick = Callable[[Sequence[Engine], Work, Counter[str]], Engine]
@@ -81,23 +83,43 @@ def least_outstanding(seed: int) -> Pick:
     return lambda engines, work, opened: min(engines, key=lambda engine: (opened[engine.address], chance.random()))
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens that a server read, those of them that its cache had, and those computed for what did not end well."""
+
+    input_tokens: int
+    cached_tokens: int
+    wasted_tokens: int
+
+
 class TellsAll(Protocol):
     """A server that an oracle may look into."""
 
-    def exact_wait_s(self, words: Sequence[str], now_s: float) -> float:
+    @property
+    def dials(self) -> Dials:
+        """How it is set."""
+        ...
+
+    @property
+    def spent(self) -> Spent:
+        """What it did so far."""
+        ...
+
+    def exact_wait_s(self, prompt: str, now_s: float) -> float:
         """When such a prompt would have its first token."""
         ...
 
 
-def oracle(servers: dict[str, TellsAll], fault_shares: dict[str, float]) -> Pick:
+def oracle(servers: Mapping[str, TellsAll]) -> Pick:
     """The least wait by every queue as it is, tries after failures included."""
 
     def pick(engines: Sequence[Engine], work: Work, opened: Counter[str]) -> Engine:
-        now_s, words = asyncio.get_running_loop().time(), work.prefix.split(" ")
+        now_s = asyncio.get_running_loop().time()
 
         def cost(engine: Engine) -> float:
-            wait_s = servers[engine.address].exact_wait_s(words, now_s)
-            return wait_s / (1 - fault_shares[engine.address])
+            server = servers[engine.address]
+            fails = server.dials.fault_share if server.dials.fault is not Fault.NONE else 0.0
+            return server.exact_wait_s(work.prefix, now_s) / (1 - fails)
 
         return min(engines, key=cost)
 

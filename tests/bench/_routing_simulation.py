@@ -24,8 +24,8 @@ from servicekit.testing.tgi_server.dials import Dials
 from servicekit.testing.tgi_server.prefix_cache import PrefixCache
 from servicekit.testing.tgi_server.scheduling import Lockstep, Next
 from servicekit.testing.tgi_server.scheduling import Sequence as Generation
-
-_PEEK = 10**9
+from tests.bench._routing_foresight import Queued, first_token_in_s, new_tokens
+from tests.bench._routing_policies import Spent
 
 
 @dataclass(eq=False, slots=True)
@@ -45,10 +45,9 @@ class SimulatedEngine:
         self.address = address
         self.dials = dials
         self.scheduler = Lockstep(lambda: self.dials)
-        self.prefilled_tokens = 0
-        self.cached_tokens = 0
-        self.input_tokens = 0
-        self.generated_tokens = 0
+        self._cached_tokens = 0
+        self._input_tokens = 0
+        self._wasted_tokens = 0
         self.down = False
         self._cache = PrefixCache()
         self._chance = random.Random(dials.fault_seed)
@@ -91,7 +90,6 @@ class SimulatedEngine:
             if job.fails:
                 tokens.put_nowait(BackendUnavailable("out of memory", reason="GENERATION_FAILED"))
                 return Next.END
-            self.generated_tokens += 1
             job.sent += 1
             tokens.put_nowait(TokenEvent("w "))
             return Next.END if job.sent == job.output_tokens else Next.TOKEN
@@ -110,26 +108,24 @@ class SimulatedEngine:
             running.cancel()
             await asyncio.wait([running])
             del self._jobs[generation]
+            if job.sent < job.output_tokens:
+                self._wasted_tokens += job.new_tokens + job.sent
 
-    def exact_wait_s(self, words: Sequence[str], now_s: float) -> float:
-        """When such a prompt would have its first token: the schedule played on from what is there."""
-        dials, at_s = self.dials, max(self._prefilling_until_s - now_s, 0.0)
-        batch = sorted(self._jobs[one].output_tokens - self._jobs[one].sent for one in self.scheduler.batch)
-        queue = [
-            (self._new_tokens(self._jobs[one].words), self._jobs[one].output_tokens) for one in self.scheduler.waiting
-        ]
-        queue.append((self._new_tokens(words), 0))
-        decoded = 0
-        while True:
-            room = dials.max_batch_size - len(batch)
-            group, queue = queue[:room], queue[room:]
-            at_s += dials.prefill_s(sum(new for new, _ in group))
-            if not queue:
-                return at_s
-            batch = sorted([left - decoded for left in batch] + [output for _, output in group])
-            steps = max(1, batch[0])
-            at_s += steps * dials.decode_s(len(batch))
-            batch, decoded = [left - steps for left in batch if left > steps], 0
+    def exact_wait_s(self, prompt: str, now_s: float) -> float:
+        """When such a prompt would have its first token."""
+        jobs = self._jobs
+        return first_token_in_s(
+            self.dials,
+            busy_s=max(self._prefilling_until_s - now_s, 0.0),
+            batch_left=[jobs[one].output_tokens - jobs[one].sent for one in self.scheduler.batch],
+            queue=[self._queued(jobs[one].words, jobs[one].output_tokens) for one in self.scheduler.waiting],
+            mine=self._queued(prompt.split(" "), 1),
+        )
+
+    @property
+    def spent(self) -> Spent:
+        """So far."""
+        return Spent(self._input_tokens, self._cached_tokens, self._wasted_tokens)
 
     @property
     def _fault_share(self) -> float:
@@ -141,23 +137,15 @@ class SimulatedEngine:
             job.words, adapter="", capacity_blocks=dials.prefix_cache_blocks, block_tokens=dials.prefix_block_tokens
         )
         job.new_tokens = len(job.words) - job.cached
-        self.input_tokens += len(job.words)
-        self.cached_tokens += job.cached
-        self.prefilled_tokens += job.new_tokens
+        self._input_tokens += len(job.words)
+        self._cached_tokens += job.cached
         now_s = asyncio.get_running_loop().time()
         self._prefilling_until_s = max(self._prefilling_until_s, now_s) + dials.prefill_s(job.new_tokens)
         return job.new_tokens
 
-    def _new_tokens(self, words: Sequence[str]) -> int:
-        """Without taking the prompt in."""
-        block, before, found = self.dials.prefix_block_tokens, hash(""), 0
-        known = self._cache._blocks
-        for start in range(0, len(words) - block + 1, block):
-            before = hash((before, *words[start : start + block]))
-            if before not in known:
-                break
-            found += block
-        return len(words) - min(found, len(words) - 1)
+    def _queued(self, words: Sequence[str], output_tokens: int) -> Queued:
+        new = new_tokens(words, self._cache, self.dials.prefix_block_tokens)
+        return Queued(len(words), new, output_tokens)
 
     def _check(self) -> None:
         if self.down:
