@@ -65,6 +65,7 @@ stop-servers: env ## stop what `make servers` started
 
 .PHONY: test-servers
 test-servers: model ## tests against real servers, which they start themselves, or BINNACLE_TEST_KAFKA, _WEAVIATE, _LLAMA kept for tests
+	@$(BIN)/python -m services.local.install_servers
 	@$(BIN)/pytest -q -m servers
 
 .PHONY: lint
