@@ -7,13 +7,14 @@ from typing import Any
 import grpc
 import openai
 import pytest
+from google.rpc import error_details_pb2
 
 from binnacle.events.v1 import interaction_completed_pb2 as event_pb
 from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from binnacle.type.v1 import generation_pb2
 from servicekit.domain.output_schema import read_output_schema
-from servicekit.errors import BackendUnavailable
-from servicekit.rpc.status import to_failure
+from servicekit.errors import BackendUnavailable, InvalidRequest
+from servicekit.rpc.status import details_of, to_failure
 from tests.integration.gateway_stack import REDACTED, SECRET, Backends, RunningGateway, running_gateway
 
 _SCHEMA = '{"type": "object", "properties": {"mail": {"type": "string"}}, "required": ["mail"]}'
@@ -97,6 +98,27 @@ async def test_no_engine_that_keeps_the_schema_is_an_honest_refusal(tmp_path: Pa
         assert answer.outcome == pb.OUTCOME_REFUSED
         assert [(one.rung, one.cause) for one in answer.degradations] == [("honest_refusal", "OUTPUT_INVALID")]
         assert [attempt.error_reason for attempt in gateway.interactions()[0].attempts] == ["OUTPUT_INVALID"]
+
+
+async def test_an_engine_without_schemas_is_told_by_the_questions_field(tmp_path: Path) -> None:
+    """What the generator calls `generation.output_schema` is the caller's `question.output_schema`."""
+
+    class _Plain(Backends):
+        async def CompleteAnswer(self, request: Any, context: Any) -> Any:  # noqa: N802  # the proto names it
+            error = InvalidRequest("this model's engine has no schemas", field="generation.output_schema")
+            failure = to_failure(error, service="generator", request_id="")
+            await context.abort(failure.code, failure.message, failure.trailers)
+
+    async with running_gateway(tmp_path, _Plain()) as gateway, _client(gateway) as client:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await _ask(gateway, output_schema=_SCHEMA)
+        (violations,) = details_of(raised.value, error_details_pb2.BadRequest)
+        assert [violation.field for violation in violations.field_violations] == ["question.output_schema"]
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.chat.completions.create(
+                model="default", messages=_MESSAGES, response_format={"type": "json_object"}
+            )
+        assert refused.value.param == "response_format"
 
 
 async def test_a_bad_schema_is_no_accepted_request(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ class OutputSchema:
             error = next(self._validator.iter_errors(value), None)
         except (_TooLongError, RecursionError, ArithmeticError):
             return "it could not be checked within bounds; use a simpler schema"
+        except Exception:  # noqa: BLE001  # what jsonschema raises where a reference leads to what is no schema
+            return "it could not be checked; let every $ref of the schema lead to a schema"
         finally:
             _ends_s.reset(token)
         return None if error is None else _told(error)
@@ -149,9 +151,11 @@ def _check_reference(reference: str, resolver: Any, field: str) -> None:
     if not reference.startswith("#"):
         raise _refused(field, f"must refer to itself alone (#…), got $ref {_shown(reference)}; copy it into $defs")
     try:
-        resolver.lookup(reference)
+        target = resolver.lookup(reference).contents
     except Unresolvable as error:
         raise _refused(field, f"refers to {_shown(reference)}, which is not there; add it to $defs") from error
+    if not isinstance(target, dict | bool):
+        raise _refused(field, f"refers to {_shown(reference)}, which is no schema; put one into $defs")
 
 
 def _check_patterns(place: dict[str, Any], field: str) -> None:

@@ -122,8 +122,8 @@ class EngineRequest:
     """One generation: `messages` hold everything a model reads.
 
     `question` and `context` are the same in parts, for engines that answer without a model; `request_id` is
-    the caller's name for the work, for logs of both sides. `output_schema` is a JSON schema as JSON that the answer must
-    satisfy, `adapter` a LoRA adapter of the engine; both are empty for none.
+    the caller's name for the work, for logs of both sides. `output_schema` is a JSON schema as JSON that the answer
+    must satisfy, `adapter` a LoRA adapter of the engine; both are empty for none.
     """
 
     messages: tuple[Message, ...]

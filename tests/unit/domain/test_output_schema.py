@@ -59,6 +59,7 @@ def test_an_answer_is_told_where_it_breaks_the_schema(answer: str, wrong: str | 
         ('{"$schema": "http://json-schema.org/draft-07/schema#"}', "draft-07"),
         ('{"$ref": "https://example.com/schema"}', "refer to itself alone"),
         ('{"$ref": "#/$defs/missing"}', "#/$defs/missing"),
+        ('{"$ref": "#/title", "title": "a"}', "which is no schema"),
         ('{"properties": {"a": {"$id": "https://example.com/"}}}', "$id"),
         ('{"$dynamicRef": "#a"}', "$dynamicRef"),
         ('{"pattern": "(a)\\\\1"}', "linear time"),
@@ -100,6 +101,21 @@ def test_a_check_that_would_never_end_is_cut_short(schema: dict[str, Any], answe
     assert told is not None
     assert "bounds" in told
     assert time.thread_time() - begun_s < 4 * MAX_CHECK_S
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/const", "const": {"type": 5}},
+        {"$ref": "#/const", "const": {"$ref": "https://example.com/"}},
+        {"$ref": "#/const", "const": {"pattern": "(?=a)"}},
+        {"$ref": "#/properties", "properties": {"type": {}}},
+        {"$ref": "#/$defs", "$defs": {"items": {}, "allOf": True}},
+    ],
+)
+def test_a_reference_to_what_is_no_schema_fails_no_worse_than_an_answer(schema: dict[str, Any]) -> None:
+    """Data may look like a schema and is not checked as one: the answer is wrong then, and the service is well."""
+    assert read_output_schema(json.dumps(schema)).violation('["a"]') is not None
 
 
 def test_a_pattern_takes_linear_time() -> None:
