@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"» {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"» {line}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":
