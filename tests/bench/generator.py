@@ -3,7 +3,8 @@
 `python -m tests.bench.generator --json`. The engine is the contract server, the generator a process of its own, the
 client this process; asked directly and through the generator in turn, figures are medians over the rounds, and of
 differences between neighbours. The client is as light as can be (`_generator_clients.py`), yet three processes share
-the machine: `cpu_us_per_token` of each and `cores_busy` tell whether it was the machine that bounded a figure.
+the machine: `cpu_us_per_token` of each and `cores_busy` tell whether it was the machine that bounded a figure, and
+`others_busy`, the cores that other work had meanwhile, whether it was quiet enough for one: over 0.2 it was not.
 
 - `added_ttft_p50_ms`: to the first token, one stream at a time, of an engine that answers at once, with five chunks
   that fit the window whatever their tokens are; `ttft.added_if_counted_p50_ms` with twelve, which the engine is asked
@@ -52,6 +53,7 @@ class Window:
     tokens_per_message: float
     cpu_us_per_token: Mapping[str, float]
     cores_busy: float
+    others_busy: float
     rss_kb: float
 
 
@@ -143,7 +145,7 @@ async def _load(
             _tell(
                 f"{streams} streams, round {number} of {options.rounds}, {way}: {window.tokens_per_s:.0f} tokens/s, "
                 f"between tokens p50 {window.itl_p50_ms:.2f} and p99 {window.itl_p99_ms:.2f} ms, "
-                f"CPU us a token: {used}; {window.cores_busy:.2f} cores busy"
+                f"CPU us a token: {used}; {window.cores_busy:.2f} cores busy, others {window.others_busy:.2f}"
             )
     return windows
 
@@ -164,18 +166,28 @@ async def _window(
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(run(place)) for place in range(streams)]
             await asyncio.sleep(_RAMP_S + _SETTLE_S)
-            begin_s, before = time.perf_counter(), {name: cpu_s(process) for name, process in processes.items()}
+            begin_s, all_before_s = time.perf_counter(), _machine_s()
+            before = {name: cpu_s(process) for name, process in processes.items()}
             await asyncio.sleep(seconds)
-            end_s, after = time.perf_counter(), {name: cpu_s(process) for name, process in processes.items()}
+            end_s, all_s = time.perf_counter(), _machine_s() - all_before_s
+            after = {name: cpu_s(process) for name, process in processes.items()}
             rss_kb = _rss_kb(stand.generator)
     finally:
         gc.enable()
     spent = {name: after[name] - before[name] for name in processes}
-    return _measured([task.result() for task in running], begin_s, end_s, spent, rss_kb)
+    return _measured(
+        [task.result() for task in running], begin_s=begin_s, end_s=end_s, spent_s=spent, all_s=all_s, rss_kb=rss_kb
+    )
 
 
 def _measured(
-    streams: Sequence[Arrivals], begin_s: float, end_s: float, spent_s: Mapping[str, float], rss_kb: float
+    streams: Sequence[Arrivals],
+    *,
+    begin_s: float,
+    end_s: float,
+    spent_s: Mapping[str, float],
+    all_s: float,
+    rss_kb: float,
 ) -> Window:
     gaps_ms: list[float] = []
     came = messages = 0
@@ -197,6 +209,7 @@ def _measured(
         tokens_per_message=came / messages,
         cpu_us_per_token={name: seconds / came * 1e6 for name, seconds in spent_s.items()},
         cores_busy=sum(spent_s.values()) / (end_s - begin_s),
+        others_busy=max(0.0, all_s - sum(spent_s.values())) / (end_s - begin_s),
         rss_kb=rss_kb,
     )
 
@@ -213,7 +226,7 @@ def _summary(windows: Mapping[str, Sequence[Window]]) -> dict[str, Any]:
 
 
 def _medians(windows: Sequence[Window]) -> dict[str, Any]:
-    names = ("itl_p50_ms", "itl_p99_ms", "tokens_per_s", "tokens_per_message", "cores_busy")
+    names = ("itl_p50_ms", "itl_p99_ms", "tokens_per_s", "tokens_per_message", "cores_busy", "others_busy")
     return {
         **{name: round(statistics.median(getattr(window, name) for window in windows), 2) for name in names},
         "cpu_us_per_token": {
@@ -221,6 +234,12 @@ def _medians(windows: Sequence[Window]) -> dict[str, Any]:
             for name in windows[0].cpu_us_per_token
         },
     }
+
+
+def _machine_s() -> float:
+    """Seconds of CPU that the machine's cores have given to anyone."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
 def _rss_kb(process: psutil.Process) -> float:
