@@ -71,7 +71,7 @@ class ShorterWait:
 
         if len(candidates) == 1:
             return Pick(candidates[0], Choice.ONLY, priced(candidates[0])[1])
-        drawn = self._chance.sample(list(candidates), min(self._settings.choices, len(candidates)))
+        drawn = self._drawn(candidates)
         (cost_s, tokens), chosen = min(((priced(replica), replica) for replica in drawn), key=lambda item: item[0])
         home = self._home(candidates, matches)
         if home is not None:
@@ -79,6 +79,12 @@ class ShorterWait:
             if home_cost_s <= cost_s * self._settings.affinity_cap + self._settings.affinity_margin_s:
                 return Pick(home, Choice.AFFINITY, home_tokens)
         return Pick(chosen, Choice.SHORTER_WAIT, tokens)
+
+    def _drawn(self, candidates: Sequence[Replica]) -> Sequence[Replica]:
+        """In an order by chance, which settles ties."""
+        small = len(candidates) <= self._settings.small_pool
+        count = len(candidates) if small else self._settings.choices
+        return self._chance.sample(list(candidates), min(count, len(candidates)))
 
     @staticmethod
     def _home(candidates: Sequence[Replica], matches: dict[str, int]) -> Replica | None:

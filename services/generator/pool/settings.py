@@ -27,8 +27,10 @@ class PoolSettings:
     max_waiting: int = 512
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     hedging: bool = False
-    # Of so many drawn by chance the one with the shortest wait is taken; all of them suit a generator that is alone.
+    # Of so many drawn by chance the one with the shortest wait is taken. A small pool is compared whole: where one of
+    # four is slow and one fails, two drawn are both of these once in six times, and its waits are known well enough.
     choices: int = 2
+    small_pool: int = 4
     affinity: bool = True
     # A replica that has the prefix is taken unless its wait exceeds the other choice's by this factor and margin.
     affinity_cap: float = 1.25

@@ -45,6 +45,17 @@ def test_the_shorter_wait_of_two_is_taken() -> None:
     assert (pick.replica, pick.choice) == (two, Choice.SHORTER_WAIT)
 
 
+def test_a_small_pool_is_compared_whole_and_two_of_a_large_one() -> None:
+    """One idle replica among busy ones is always found by four, and by two of eight in about a quarter of the tries."""
+    for count, least, most in ((4, 400, 400), (8, 60, 140)):
+        routes = policy()
+        candidates = replicas(count)
+        for replica in candidates[1:]:
+            replica.place(1, 5_000, 0, 0.0)
+        found = sum(routes.choose(candidates, work(), 0.0).replica is candidates[0] for _ in range(400))
+        assert least <= found <= most
+
+
 def test_speed_is_learnt_from_first_tokens() -> None:
     """A replica that was five times slower is expected to be so, and gets less."""
     clock = FakeClock()
