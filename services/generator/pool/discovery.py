@@ -7,19 +7,21 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from servicekit.errors import BackendUnavailable, InvalidRequest
 from servicekit.ports.engine import Engine
 
 _WITHIN_S = 5.0
+_NO_TLS = frozenset({"0", "false", "no"})
 
 
 class DnsDiscovery:
     """Every address of the URL's host is a replica at the URL's port.
 
     Raises:
-        InvalidRequest: the URL names no host or no port.
+        InvalidRequest: the URL names no host or no port, or asks for TLS: a certificate is for a name, and these are
+            reached by address.
     """
 
     def __init__(self, url: str, open_engine: Callable[[str], AbstractAsyncContextManager[Engine]]) -> None:
@@ -27,6 +29,12 @@ class DnsDiscovery:
         if not parts.hostname or parts.port is None:
             raise InvalidRequest(
                 f"a pool found by DNS needs host and port, as in tgi://tgi:8080; got {url!r}", field="dns"
+            )
+        if dict(parse_qsl(parts.query)).get("tls", "false").lower() not in _NO_TLS:
+            raise InvalidRequest(
+                f"a pool found by DNS reaches its servers by address, for which no certificate holds; got {url!r}: "
+                "leave tls out, or list the servers by name in urls",
+                field="dns",
             )
         self._parts = parts
         self._host = parts.hostname

@@ -176,6 +176,12 @@ async def test_a_name_that_does_not_resolve_is_unavailable() -> None:
     assert error.value.reason == "DNS"
 
 
+def test_a_dns_url_cannot_ask_for_tls() -> None:
+    """Replicas found by DNS are reached by address, for which no certificate holds: it is said at start."""
+    with pytest.raises(InvalidRequest, match="no certificate"):
+        DnsDiscovery("tgi://tgi:8080?tls=true", lambda url: AsyncExitStack())  # type: ignore[arg-type,return-value]  # never opened
+
+
 def test_a_dns_url_needs_a_port() -> None:
     """Addresses alone do not say where to connect."""
     with pytest.raises(InvalidRequest, match="needs host and port"):
