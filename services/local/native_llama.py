@@ -10,14 +10,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from servicekit.errors import NotReady
+from services.local.http_answer import answers_http
 
 _LOCKS = Path(__file__).parents[2] / "infra" / "native" / "llama"
 FOLDER = Path(__file__).parents[2] / ".tools" / "llama"
@@ -44,8 +43,6 @@ _OFF = (
 )
 _BUILD_WITHIN_S = 3600.0
 _WRITE_WITHIN_S = 60.0
-_ANSWER_S = 2.0
-_HTTP_OK = 200
 _LOG_TAIL_LINES = 15
 
 
@@ -144,12 +141,7 @@ class NativeLlama:
 
     def answers(self) -> bool:
         """Whether it serves clients now. Blocking, 2 s at most."""
-        try:
-            health = f"http://{_HOST}:{self.port}/health"
-            with urllib.request.urlopen(health, timeout=_ANSWER_S) as response:  # loopback
-                return bool(response.status == _HTTP_OK)
-        except (OSError, urllib.error.URLError):
-            return False
+        return answers_http(self.port, "/health")
 
     def prepare(self) -> Sequence[str]:
         """Build the server once and write the model; the command that runs it. Blocking.

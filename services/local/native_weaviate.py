@@ -8,14 +8,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from servicekit.errors import NotReady
+from services.local.http_answer import answers_http
 
 VERSION = "v1.39.0"
 FOLDER = Path(__file__).parents[2] / ".tools" / "weaviate"
@@ -26,8 +25,6 @@ _PACKAGE = f"github.com/weaviate/weaviate/cmd/weaviate-server@{VERSION}"
 _BINARY, _MARK = "weaviate-server", "version"
 _HOST = "127.0.0.1"
 _BUILD_WITHIN_S = 1800.0
-_ANSWER_S = 2.0
-_HTTP_OK = 200
 _LOG_TAIL_LINES = 15
 
 
@@ -131,12 +128,7 @@ class NativeWeaviate:
 
     def answers(self) -> bool:
         """Whether it serves clients now. Blocking, 2 s at most."""
-        try:
-            ready = f"http://{_HOST}:{self.ports[0]}/v1/.well-known/ready"
-            with urllib.request.urlopen(ready, timeout=_ANSWER_S) as response:  # loopback
-                return bool(response.status == _HTTP_OK)
-        except (OSError, urllib.error.URLError):
-            return False
+        return answers_http(self.ports[0], "/v1/.well-known/ready")
 
     def prepare(self) -> Sequence[str]:
         """Build the server once; the command that runs it. Blocking.

@@ -5,8 +5,6 @@ Owns the order of start and stop; called by `__main__.py`, by the demo and by th
 
 import asyncio
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -16,13 +14,13 @@ from servicekit.adapters.kafka.session import find_brokers
 from servicekit.adapters.registry import open_analytics_store
 from servicekit.errors import NotReady
 from services.local.eviction_watch import watch_evictions
-from services.local.layout import HOST, SERVICES, Layout, inherited_environment
+from services.local.http_answer import answers_http
+from services.local.layout import SERVICES, Layout, inherited_environment
 from services.local.native_kafka import NativeKafka
 from services.local.native_server import NativeServer
 from services.local.native_weaviate import NativeWeaviate
 from services.local.process import Command, StartFailed, SupervisedProcess
 
-_HTTP_OK = 200
 _FIRST = ("analytics",)  # its migrations make the tables that others read
 _KAFKA_WITHIN_S = 10.0
 _KAFKA_AGAIN_S = 0.5
@@ -131,7 +129,9 @@ class LocalStack:
         port = self.layout.ports["clickhouse"]
         data = str(self.layout.data_dir / "clickhouse")
         argv = [sys.executable, "-m", "services.local.clickhouse_front", "--port", str(port), "--data", data]
-        return Command("clickhouse", argv, inherited_environment(), lambda: _answers(port, "/ping"))
+        return Command(
+            "clickhouse", argv, inherited_environment(), lambda: asyncio.to_thread(answers_http, port, "/ping")
+        )
 
     def _service(self, service: str) -> Command:
         port = self.layout.ports[f"{service}.metrics"]
@@ -139,7 +139,7 @@ class LocalStack:
         options = "?session_s=3" if self._given_kafka is None else ""
         env = self.layout.environment(service, event_bus_url=f"kafka://{self.kafka}{options}")
         argv = [sys.executable, "-m", f"services.{service}"]
-        return Command(service, argv, env, lambda: _answers(port, "/healthz"))
+        return Command(service, argv, env, lambda: asyncio.to_thread(answers_http, port, "/healthz"))
 
 
 @asynccontextmanager
@@ -199,14 +199,3 @@ async def _reach_kafka(address: str) -> None:
     raise StartFailed(
         f"no Kafka broker answers at {address} within {_KAFKA_WITHIN_S:g} s: start it, or leave out --kafka"
     )
-
-
-async def _answers(port: int, path: str) -> bool:
-    def ask() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as response:  # loopback
-                return bool(response.status == _HTTP_OK)
-        except (OSError, urllib.error.URLError):
-            return False
-
-    return await asyncio.to_thread(ask)

@@ -90,3 +90,24 @@ async def test_one_piece_of_work_at_a_time_while_someone_searches() -> None:
 
     with gate.searching():
         await asyncio.gather(*(work() for _ in range(5)))
+
+
+async def test_writes_come_seldom_while_someone_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a write the next one waits for the rest that it has earned; with no search none waits."""
+    slept: list[float] = []
+
+    async def note(delay_s: float) -> None:
+        slept.append(delay_s)
+
+    gate = SearchGate()
+    store = PacedVectorStore(MemoryVectorStore(), gate)
+    monkeypatch.setattr(pacing, "MAX_QUIET_WAIT_S", 0.001)
+    monkeypatch.setattr(pacing, "WRITE_REST_RATIO", 1e9)
+    monkeypatch.setattr(pacing.asyncio, "sleep", note)
+    await store.replace_documents("acme", [make_revision("a", ["x"])], model=MODEL)
+    assert slept == []
+    with gate.searching():
+        await store.replace_documents("acme", [make_revision("b", ["x"])], model=MODEL)
+        slept.clear()
+        await store.replace_documents("acme", [make_revision("c", ["x"])], model=MODEL)
+    assert slept[0] == pytest.approx(pacing.MAX_REST_S, abs=0.5)

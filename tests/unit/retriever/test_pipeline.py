@@ -325,6 +325,26 @@ async def test_a_cancelled_caller_leaves_the_others_to_be_written() -> None:
         await callers[0]
 
 
+async def test_a_commit_waits_for_those_on_their_way_and_not_for_no_one() -> None:
+    """Who is alone is written at once; who is not is written along with the others, in one commit."""
+    written = []
+
+    class _Store:
+        async def replace_documents(self, tenant: str, revisions: Sequence[DocumentRevision], *, model: str) -> int:
+            written.append(len(revisions))
+            return len(written)
+
+    coming = {"alone": 1, "acme": 2}
+    writer = GroupWriter(_Store(), coming=coming.__getitem__, linger_s=60.0)  # type: ignore[arg-type]  # only this
+    async with asyncio.timeout(5):
+        await writer.write("alone", [make_revision("a", ["text"])], model="m")
+        first = asyncio.ensure_future(writer.write("acme", [make_revision("b", ["text"])], model="m"))
+        await asyncio.sleep(0)
+        await writer.write("acme", [make_revision("c", ["text"])], model="m")
+        await first
+    assert written == [1, 2]
+
+
 async def test_a_clash_fails_the_caller_whose_it_is() -> None:
     """A refusal by the store is told to those whose documents it is about."""
 
