@@ -103,7 +103,7 @@ async def test_writes_come_seldom_while_someone_searches(monkeypatch: pytest.Mon
     store = PacedVectorStore(MemoryVectorStore(), gate)
     monkeypatch.setattr(pacing, "MAX_QUIET_WAIT_S", 0.001)
     monkeypatch.setattr(pacing, "WRITE_REST_RATIO", 1e9)
-    monkeypatch.setattr(pacing.asyncio, "sleep", note)
+    monkeypatch.setattr(asyncio, "sleep", note)
     await store.replace_documents("acme", [make_revision("a", ["x"])], model=MODEL)
     assert slept == []
     with gate.searching():
