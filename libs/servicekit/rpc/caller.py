@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from servicekit.errors import PermissionDenied, Unauthenticated
 
 SCOPES = frozenset(
-    {"answer", "feedback", "search", "ingest", "generate", "guard", "evaluate", "analytics", "alerts", "admin"}
+    {
+        "answer",
+        "feedback",
+        "search",
+        "ingest",
+        "generate",
+        "guard",
+        "evaluate",
+        "analytics",
+        "alerts",
+        "admin",
+        "restore",
+    }
 )
 ALL_SCOPES = "*"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")

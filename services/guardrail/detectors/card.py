@@ -27,6 +27,7 @@ class CardDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Score 0.95 for a known issuer's number of the right length, 0.5 for a number that only passes Luhn."""

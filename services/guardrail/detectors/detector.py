@@ -3,23 +3,34 @@
 Implemented by the modules beside it; collected in `catalogue.py`, run by `judging.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
+
+from pydantic import BaseModel
 
 from servicekit.domain.grounding import Grounding, ground
 from servicekit.domain.verdict import Finding, Surface
 from services.guardrail.normalizing import NormalizedText, normalize
 
+Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+"""Unit vectors of texts, in order. Blocks: called in a worker thread only. Raises BackendUnavailable, BackendTimeout."""
+
 
 @dataclass(frozen=True)
 class Subject:
-    """A text to judge: its surface, the text as normalised, and the chunks that should support it."""
+    """A text to judge: its surface, the text as normalised, and the chunks that should support it.
+
+    `options` are the detector's own, as the policy states them (an instance of its `options_model`); `embed` is None
+    where no embedder is configured.
+    """
 
     surface: Surface
     normalized: NormalizedText
     chunk_texts: tuple[str, ...] = ()
+    options: BaseModel | None = None
+    embed: Embed | None = None
 
     @property
     def text(self) -> str:
@@ -53,6 +64,11 @@ class Detector(Protocol):
     @property
     def redacts(self) -> bool:
         """Whether its findings name a span and a kind, so that a policy may have them replaced."""
+        ...
+
+    @property
+    def options_model(self) -> type[BaseModel] | None:
+        """What a policy may state under `options`, every field with a default; None: nothing."""
         ...
 
     def find(self, subject: Subject) -> Iterable[Finding]:

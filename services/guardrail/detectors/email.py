@@ -20,6 +20,7 @@ class EmailDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Every address, score 0.95."""

@@ -14,6 +14,7 @@ class GroundednessDetector:
     version = GROUNDING_VERSION
     surfaces = frozenset({Surface.OUTPUT})
     redacts = False
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Every unsupported sentence, score 1 - support; nothing where there are no chunks."""

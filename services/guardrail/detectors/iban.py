@@ -20,6 +20,7 @@ class IbanDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Every number whose length and check digits are right, score 0.99."""

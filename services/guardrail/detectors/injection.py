@@ -70,6 +70,7 @@ class InjectionDetector:
     id = "injection"
     surfaces = frozenset({Surface.INPUT, Surface.RETRIEVED})
     redacts = False
+    options_model = None
 
     def __init__(self, rule_set: RuleSet | None = None) -> None:
         rule_set = rule_set or load_rules()

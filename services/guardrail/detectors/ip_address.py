@@ -22,6 +22,7 @@ class IpAddressDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Every global unicast address, score 0.8 (a dotted version number may look like one)."""

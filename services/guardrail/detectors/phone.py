@@ -42,6 +42,7 @@ class PhoneDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Score 0.95 with a country code, 0.8 announced by a word, 0.6 by its written form alone.

@@ -70,6 +70,7 @@ class SecretDetector:
     version = f"1+detect-secrets-{installed_version('detect-secrets')}"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def __init__(self) -> None:
         patterns = [(rule, source) for rule, plugin in _PLUGINS.items() for source in _sources(plugin)]

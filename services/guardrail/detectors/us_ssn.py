@@ -20,6 +20,7 @@ class UsSsnDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Every plausible number: score 0.9 with dashes, 0.6 with blanks."""

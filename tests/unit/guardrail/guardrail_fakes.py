@@ -13,6 +13,7 @@ class ToldDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
+    options_model = None
 
     def __init__(self, detector_id: str, findings: Iterable[Finding] | Exception = ()) -> None:
         self.id = detector_id

@@ -31,8 +31,8 @@ class CheckContext(_message.Message):
     request_id: _builtins.str
     """The interaction's request id; at most 128 characters; empty: the credential's, or a check outside of any."""
     conversation_id: _builtins.str
-    """Placeholders stay the same within a conversation, else within a request; at most 128 characters. They are
-    numbered in the memory of one guardrail process, and forgotten after 10,000 later conversations.
+    """Placeholders stay the same within a conversation, else within a request; at most 128 characters. What stands
+    behind them is kept encrypted in the guardrail's state store until the conversation expires.
     """
     route: _builtins.str
     """The route, for policies by route; at most 64 characters."""
@@ -330,3 +330,299 @@ class CheckOutputResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__groundedness) -> _WhichOneofReturnType__groundedness | None: ...
 
 Global___CheckOutputResponse: _TypeAlias = CheckOutputResponse  # noqa: Y015
+
+@_typing.final
+class CheckStreamRequest(_message.Message):
+    """What a caller of CheckStream sends: one start, then text, the last of it final."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___CheckStreamStart:
+        """First, once."""
+
+    @_builtins.property
+    def text(self) -> Global___StreamedText:
+        """Text of the answer, in order."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___CheckStreamStart | None = ...,
+        text: Global___StreamedText | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "start", b"start", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "start", b"start", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["start", "text"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___CheckStreamRequest: _TypeAlias = CheckStreamRequest  # noqa: Y015
+
+@_typing.final
+class CheckStreamStart(_message.Message):
+    """What a streamed answer is, and what it is judged against."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CHUNK_TEXTS_FIELD_NUMBER: _builtins.int
+    RESTORE_FIELD_NUMBER: _builtins.int
+    restore: _builtins.bool
+    """Also give the text with the values that end users typed put back; needs the scope restore besides guard."""
+    @_builtins.property
+    def context(self) -> Global___CheckContext:
+        """What it is part of."""
+
+    @_builtins.property
+    def chunk_texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts of the chunks it is made from, at most 100, each at most 65,536 and together 1,000,000 characters; empty:
+        groundedness is not judged.
+        """
+
+    def __init__(
+        self,
+        *,
+        context: Global___CheckContext | None = ...,
+        chunk_texts: _abc.Iterable[_builtins.str] | None = ...,
+        restore: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_texts", b"chunk_texts", "context", b"context", "restore", b"restore"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckStreamStart: _TypeAlias = CheckStreamStart  # noqa: Y015
+
+@_typing.final
+class StreamedText(_message.Message):
+    """The next text of an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """As the model wrote it, at most 65,536 characters; all of an answer together at most 1,000,000. May be empty."""
+    token_count: _builtins.int
+    """Tokens it holds, where known: delays are told in tokens then. Default 1."""
+    final: _builtins.bool
+    """No more will come."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        final: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "text", b"text", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamedText: _TypeAlias = StreamedText  # noqa: Y015
+
+@_typing.final
+class CheckStreamResponse(_message.Message):
+    """What a caller of CheckStream gets: (released | found)*, then one ended. After a block nothing more is released."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def released(self) -> Global___ReleasedText:
+        """Text that may be shown."""
+
+    @_builtins.property
+    def found(self) -> Global___FoundVerdicts:
+        """What was found; told before the text that it concerns."""
+
+    @_builtins.property
+    def ended(self) -> Global___EndedStream:
+        """The end: of all text, or a block."""
+
+    def __init__(
+        self,
+        *,
+        released: Global___ReleasedText | None = ...,
+        found: Global___FoundVerdicts | None = ...,
+        ended: Global___EndedStream | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "found", b"found", "released", b"released"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "found", b"found", "released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["released", "found", "ended"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CheckStreamResponse: _TypeAlias = CheckStreamResponse  # noqa: Y015
+
+@_typing.final
+class ReleasedText(_message.Message):
+    """The next piece of text that may be shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SOURCE_CHARS_FIELD_NUMBER: _builtins.int
+    RESTORED_TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """After redaction."""
+    source_chars: _builtins.int
+    """Characters of the text sent that it stands for; all of them together are all that was sent, unless blocked."""
+    restored_text: _builtins.str
+    """With the values that end users typed put back; empty unless restore was asked for and it differs from `text`."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        source_chars: _builtins.int = ...,
+        restored_text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restored_text", b"restored_text", "source_chars", b"source_chars", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleasedText: _TypeAlias = ReleasedText  # noqa: Y015
+
+@_typing.final
+class FoundVerdicts(_message.Message):
+    """Verdicts; their spans are places in all the text sent so far, in characters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_verdict_pb2.Verdict]:
+        """At most 200 in a stream; the strongest are kept where there is more, and all of it is acted upon."""
+
+    def __init__(
+        self,
+        *,
+        verdicts: _abc.Iterable[_verdict_pb2.Verdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoundVerdicts: _TypeAlias = FoundVerdicts  # noqa: Y015
+
+@_typing.final
+class EndedStream(_message.Message):
+    """How a stream ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    GROUNDEDNESS_FIELD_NUMBER: _builtins.int
+    FIRST_HELD_US_FIELD_NUMBER: _builtins.int
+    FIRST_HELD_TOKENS_FIELD_NUMBER: _builtins.int
+    JUDGING_US_FIELD_NUMBER: _builtins.int
+    action: _verdict_pb2.Action.ValueType
+    """The strongest action of all verdicts; block: what was released before is to be retracted."""
+    policy_version: _builtins.str
+    """The policy's version."""
+    groundedness: _builtins.float
+    """Support of all the answer by the chunks, 0 to 1; absent without chunks, or where the policy turns it off."""
+    first_held_us: _builtins.int
+    """How long the first text released was held back here, in microseconds from its arrival."""
+    first_held_tokens: _builtins.int
+    """Tokens that had arrived when the first text was released, less those it held."""
+    judging_us: _builtins.int
+    """All the time spent judging, in microseconds."""
+    def __init__(
+        self,
+        *,
+        action: _verdict_pb2.Action.ValueType = ...,
+        policy_version: _builtins.str = ...,
+        groundedness: _builtins.float | None = ...,
+        first_held_us: _builtins.int = ...,
+        first_held_tokens: _builtins.int = ...,
+        judging_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_groundedness", b"_groundedness", "groundedness", b"groundedness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_groundedness", b"_groundedness", "action", b"action", "first_held_tokens", b"first_held_tokens", "first_held_us", b"first_held_us", "groundedness", b"groundedness", "judging_us", b"judging_us", "policy_version", b"policy_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__groundedness: _TypeAlias = _typing.Literal["groundedness"]  # noqa: Y015
+    _WhichOneofArgType__groundedness: _TypeAlias = _typing.Literal["_groundedness", b"_groundedness"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__groundedness) -> _WhichOneofReturnType__groundedness | None: ...
+
+Global___EndedStream: _TypeAlias = EndedStream  # noqa: Y015
+
+@_typing.final
+class RestoreTextRequest(_message.Message):
+    """Request of RestoreText."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 32 texts with placeholders, each at most 65,536 characters; required."""
+
+    @_builtins.property
+    def context(self) -> Global___CheckContext:
+        """`conversation_id`, or `request_id` where there is none, names whose values are meant; required."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        context: Global___CheckContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreTextRequest: _TypeAlias = RestoreTextRequest  # noqa: Y015
+
+@_typing.final
+class RestoreTextResponse(_message.Message):
+    """Response of RestoreText."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    RESTORED_COUNT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    restored_count: _builtins.int
+    """Placeholders that were replaced."""
+    unknown_count: _builtins.int
+    """Placeholders that stayed."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts in order; a placeholder whose value is not known, or no longer, stays as it is."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        restored_count: _builtins.int = ...,
+        unknown_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restored_count", b"restored_count", "texts", b"texts", "unknown_count", b"unknown_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreTextResponse: _TypeAlias = RestoreTextResponse  # noqa: Y015

@@ -52,6 +52,16 @@ class GuardrailServiceStub(object):
                 request_serializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckOutputRequest.SerializeToString,
                 response_deserializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckOutputResponse.FromString,
                 _registered_method=True)
+        self.CheckStream = channel.stream_stream(
+                '/binnacle.guardrail.v1.GuardrailService/CheckStream',
+                request_serializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckStreamRequest.SerializeToString,
+                response_deserializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckStreamResponse.FromString,
+                _registered_method=True)
+        self.RestoreText = channel.unary_unary(
+                '/binnacle.guardrail.v1.GuardrailService/RestoreText',
+                request_serializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.RestoreTextRequest.SerializeToString,
+                response_deserializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.RestoreTextResponse.FromString,
+                _registered_method=True)
 
 
 class GuardrailServiceServicer(object):
@@ -81,6 +91,22 @@ class GuardrailServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckStream(self, request_iterator, context):
+        """Judges an answer while it is made: text goes in as it comes, what may be shown comes out behind a small hold-back
+        window, at least one response for every request once its text may go. One decision is published at its end,
+        whatever the end. The policy in force at the start holds to the end. Scope: guard.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreText(self, request, context):
+        """Puts the values that end users typed back in the place of their placeholders. Scope: restore.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuardrailServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +124,16 @@ def add_GuardrailServiceServicer_to_server(servicer, server):
                     servicer.CheckOutput,
                     request_deserializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckOutputRequest.FromString,
                     response_serializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckOutputResponse.SerializeToString,
+            ),
+            'CheckStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.CheckStream,
+                    request_deserializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckStreamRequest.FromString,
+                    response_serializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckStreamResponse.SerializeToString,
+            ),
+            'RestoreText': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreText,
+                    request_deserializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.RestoreTextRequest.FromString,
+                    response_serializer=binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.RestoreTextResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +220,60 @@ class GuardrailService(object):
             '/binnacle.guardrail.v1.GuardrailService/CheckOutput',
             binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckOutputRequest.SerializeToString,
             binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckOutputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/binnacle.guardrail.v1.GuardrailService/CheckStream',
+            binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckStreamRequest.SerializeToString,
+            binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.CheckStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/binnacle.guardrail.v1.GuardrailService/RestoreText',
+            binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.RestoreTextRequest.SerializeToString,
+            binnacle_dot_guardrail_dot_v1_dot_guardrail__service__pb2.RestoreTextResponse.FromString,
             options,
             channel_credentials,
             insecure,

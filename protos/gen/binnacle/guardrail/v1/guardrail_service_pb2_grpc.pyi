@@ -25,6 +25,13 @@ class GuardrailServiceStub:
     """Judges retrieved chunks, each by itself. Scope: guard."""
     CheckOutput: _aio.UnaryUnaryMultiCallable[_guardrail_service_pb2.CheckOutputRequest, _guardrail_service_pb2.CheckOutputResponse]
     """Judges a piece of an answer, or all of it, against the chunks it was made from. Scope: guard."""
+    CheckStream: _aio.StreamStreamMultiCallable[_guardrail_service_pb2.CheckStreamRequest, _guardrail_service_pb2.CheckStreamResponse]
+    """Judges an answer while it is made: text goes in as it comes, what may be shown comes out behind a small hold-back
+    window, at least one response for every request once its text may go. One decision is published at its end,
+    whatever the end. The policy in force at the start holds to the end. Scope: guard.
+    """
+    RestoreText: _aio.UnaryUnaryMultiCallable[_guardrail_service_pb2.RestoreTextRequest, _guardrail_service_pb2.RestoreTextResponse]
+    """Puts the values that end users typed back in the place of their placeholders. Scope: restore."""
 
 class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
     """Judges texts by the tenant's policy. A block is a verdict, never an error. Every check publishes one decision
@@ -55,5 +62,24 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_guardrail_service_pb2.CheckOutputRequest, _abc.Awaitable[_guardrail_service_pb2.CheckOutputResponse]],
     ) -> _abc.Awaitable[_guardrail_service_pb2.CheckOutputResponse]:
         """Judges a piece of an answer, or all of it, against the chunks it was made from. Scope: guard."""
+
+    @_abc_1.abstractmethod
+    def CheckStream(
+        self,
+        request_iterator: _abc.AsyncIterator[_guardrail_service_pb2.CheckStreamRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_guardrail_service_pb2.CheckStreamRequest], _abc.AsyncIterator[_guardrail_service_pb2.CheckStreamResponse]],
+    ) -> _abc.AsyncIterator[_guardrail_service_pb2.CheckStreamResponse]:
+        """Judges an answer while it is made: text goes in as it comes, what may be shown comes out behind a small hold-back
+        window, at least one response for every request once its text may go. One decision is published at its end,
+        whatever the end. The policy in force at the start holds to the end. Scope: guard.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreText(
+        self,
+        request: _guardrail_service_pb2.RestoreTextRequest,
+        context: _aio.ServicerContext[_guardrail_service_pb2.RestoreTextRequest, _abc.Awaitable[_guardrail_service_pb2.RestoreTextResponse]],
+    ) -> _abc.Awaitable[_guardrail_service_pb2.RestoreTextResponse]:
+        """Puts the values that end users typed back in the place of their placeholders. Scope: restore."""
 
 def add_GuardrailServiceServicer_to_server(servicer: GuardrailServiceServicer, server: _aio.Server) -> None: ...
