@@ -15,7 +15,7 @@ from servicekit.domain.verdict import Finding, Surface
 from services.guardrail.normalizing import NormalizedText, normalize
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
-"""Unit vectors of texts, in order. Blocks: called in a worker thread only. Raises BackendUnavailable, BackendTimeout."""
+"""Unit vectors of texts, in order. Blocks: in a worker thread only. Raises BackendUnavailable, BackendTimeout."""
 
 
 @dataclass(frozen=True)
