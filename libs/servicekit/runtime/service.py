@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import structlog
+import uvloop
 
 from servicekit.errors import InvalidRequest
 from servicekit.runtime.declaration import BackgroundTask, HttpApp, RpcService, Service
@@ -46,7 +47,8 @@ def main(settings_type: type[SettingsT], build: Build[SettingsT], arguments: Seq
         return EXIT_SETTINGS
     configure_logging(service=settings.service_name(), level=settings.log_level, log_format=settings.log_format)
     try:
-        return asyncio.run(_until_signalled(settings, build))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # a gRPC call on it costs half as much
+            return runner.run(_until_signalled(settings, build))
     except InvalidRequest as exc:
         print(exc.message, file=sys.stderr)  # noqa: T201  # as above
         return EXIT_SETTINGS
