@@ -33,6 +33,11 @@ class NormalizedText:
     starts: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
 
+    @property
+    def views(self) -> tuple["NormalizedText", ...]:
+        """This text first, then further readings of the same original, only where they differ."""
+        return (self,)
+
     def to_original(self, span: Span) -> Span:
         """The piece of the original that became `text[span.start:span.end]`."""
         if not self.starts:

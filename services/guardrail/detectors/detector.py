@@ -11,7 +11,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from servicekit.domain.grounding import Grounding, ground
-from servicekit.domain.verdict import Finding, Surface
+from servicekit.domain.verdict import Finding, Span, Surface
 from services.guardrail.normalizing import NormalizedText, normalize
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
@@ -36,6 +36,15 @@ class Subject:
     def text(self) -> str:
         """The normalised text; findings give places in it."""
         return self.normalized.text
+
+    @property
+    def views(self) -> tuple[NormalizedText, ...]:
+        """`normalized` first, then the text with disguises taken off, only where that differs."""
+        return self.normalized.views
+
+    def in_text(self, view: NormalizedText, span: Span) -> Span:
+        """The place in `text` of what a view shows at `span`; a decoded run maps as a whole."""
+        return span if view is self.normalized else self.normalized.from_original(view.to_original(span))
 
     @cached_property
     def grounding(self) -> Grounding | None:
