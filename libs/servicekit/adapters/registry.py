@@ -53,6 +53,8 @@ ADAPTERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "state_store": {
             "memory": f"{_ADAPTERS}.memory.state_store:open_state_store",
+            "redis": f"{_ADAPTERS}.redis.state_store:open_state_store",
+            "rediss": f"{_ADAPTERS}.redis.state_store:open_state_store",
         },
     }
 )

@@ -1,6 +1,6 @@
 """The state store: small values with a time to live, shared by a service's replicas.
 
-Implemented by `adapters.memory` (one process) and, later, Redis; holds claims, conversations, quotas.
+Implemented by `adapters.memory` (one process) and `adapters.redis`; holds claims, conversations, quotas.
 """
 
 from typing import Protocol

@@ -1,0 +1,104 @@
+"""The Redis state store keeps the contract of its port on a real server, a password and a restart included."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from servicekit.adapters.redis.state_store import RedisStateStore, open_state_store
+from servicekit.errors import BackendUnavailable
+from servicekit.testing.conformance.state_store import StateStoreConformance
+from services.local import native_redis
+from services.local.native_redis import NativeRedis
+from services.local.native_server import running_server
+
+pytestmark = pytest.mark.servers
+
+SECRET = "correct horse"
+SPEED = 10.0
+
+
+class _Hurried(RedisStateStore):
+    """Lives so much faster, as a real server's clock is not ours to move."""
+
+    async def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        await super().put(key, value, ttl_s=ttl_s / SPEED)
+
+    async def swap(self, key: str, *, expected: bytes | None, value: bytes | None, ttl_s: float) -> bool:
+        return await super().swap(key, expected=expected, value=value, ttl_s=ttl_s / SPEED)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server and its password are."""
+    if reason := native_redis.obstacle():
+        pytest.skip(reason)
+    made = tmp_path_factory.mktemp("redis")
+    (made / "password").write_text(SECRET, encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def native(folder: Path, unused_tcp_port_factory: Callable[[], int]) -> NativeRedis:
+    """A server to run, that asks for a password."""
+    return NativeRedis(folder, unused_tcp_port_factory(), SECRET)
+
+
+@pytest.fixture(scope="module")
+def url(native: NativeRedis, folder: Path) -> Iterator[str]:
+    """The address of a server that runs."""
+    with running_server(native):
+        yield f"{native.url}?password_file={folder / 'password'}"
+
+
+@pytest.fixture
+async def state_store(url: str) -> AsyncIterator[RedisStateStore]:
+    """An empty store that lives ten times as fast."""
+    async with open_state_store(url) as store:
+        await store._client.flushdb()
+        yield _Hurried(store._client, store._address)
+
+
+@pytest.fixture
+def advance() -> Callable[[float], None]:
+    """Waits for a tenth of the time."""
+    return lambda seconds: time.sleep(seconds / SPEED)
+
+
+class TestRealRedisStateStore(StateStoreConformance):
+    """All of the port's contract."""
+
+
+async def test_without_its_password_a_server_refuses(url: str) -> None:
+    """The error says to correct the password and does not show one."""
+    async with open_state_store(url.partition("?")[0]) as store:
+        with pytest.raises(BackendUnavailable, match="correct the user and the password") as refused:
+            await store.ping()
+    assert SECRET not in str(refused.value)
+
+
+async def test_a_server_that_was_away_is_found_again(folder: Path, unused_tcp_port: int) -> None:
+    """Calls fail while it is down and succeed once it is up, by the same opened store."""
+    native = NativeRedis(folder / "again", unused_tcp_port)
+    async with open_state_store(native.url) as store:
+        with running_server(native):
+            await store.ping()
+        with pytest.raises(BackendUnavailable):
+            await store.ping()
+        with running_server(native):
+            assert await store.swap("k", expected=None, value=b"1", ttl_s=9)
+
+
+async def test_concurrent_additions_are_all_kept(state_store: RedisStateStore) -> None:
+    """Readers who add by swap, and try again where they lost, lose none of fifty additions."""
+
+    async def add() -> None:
+        while True:
+            held = await state_store.get("sum")
+            if await state_store.swap("sum", expected=held, value=b"%d" % (int(held or b"0") + 1), ttl_s=600):
+                return
+
+    await asyncio.gather(*(add() for _ in range(50)))
+    assert await state_store.get("sum") == b"50"
