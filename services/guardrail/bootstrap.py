@@ -3,20 +3,23 @@
 from functools import partial
 
 from binnacle.guardrail.v1.guardrail_service_pb2_grpc import add_GuardrailServiceServicer_to_server
-from servicekit.adapters.registry import open_event_bus
+from servicekit.adapters.registry import open_event_bus, open_state_store
 from servicekit.errors import InvalidRequest
 from servicekit.ports.event_bus import EventBus
+from servicekit.rpc.keyfiles import ensure_hmac_key, read_hmac_keys
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
 from services.guardrail.checking import Guardrail
 from services.guardrail.config import Settings
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.events import DecisionEvents
 from services.guardrail.judging import Judge
+from services.guardrail.policy import OnFailure
 from services.guardrail.policy_file import PolicyError
 from services.guardrail.policy_store import PolicyStore
 from services.guardrail.publishing import DecisionPublisher
 from services.guardrail.retrieved_cache import RetrievedCache
 from services.guardrail.server import SCOPES, SERVICE_NAME, GuardrailServicer
+from services.guardrail.vault import Lifetimes, Vault
 from services.guardrail.workers import Workers
 
 
@@ -52,6 +55,8 @@ async def build(settings: Settings, stack: Stack) -> Service:
         workers=workers,
         record=DecisionEvents(publisher).record,
         clock=stack.clock,
+        vault=await _open_vault(settings, stack),
+        vault_failure=OnFailure(settings.vault_failure),
     )
     return Service(
         name="guardrail",
@@ -69,3 +74,39 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ),
         drain=(publisher.drain,),
     )
+
+
+async def _open_vault(settings: Settings, stack: Stack) -> Vault:
+    """The vault on its state store; without the store checks go on, as `vault_failure` says.
+
+    Raises:
+        InvalidRequest: memory:// that was not allowed, or no usable key.
+    """
+    in_memory = settings.state_store_url.startswith("memory:")
+    if in_memory and not settings.allow_memory_vault:
+        raise InvalidRequest(
+            "BINNACLE_GUARDRAIL__STATE_STORE_URL is memory://, which forgets what placeholders stand for when the "
+            "process ends and is shared by no replica: name redis://host:6379/0, or set "
+            "BINNACLE_GUARDRAIL__ALLOW_MEMORY_VAULT=true to try things out",
+            field="state_store_url",
+            reason="MEMORY_VAULT_REFUSED",
+        )
+    key_file = settings.vault_key_file
+    if key_file is None and not in_memory:
+        raise InvalidRequest(
+            "BINNACLE_GUARDRAIL__VAULT_KEY_FILE must name the file of keys that every replica has: 64 hexadecimal "
+            "digits a line, newest first (openssl rand -hex 32)",
+            field="vault_key_file",
+            reason="VAULT_KEY_MISSING",
+        )
+    if key_file is None:
+        key_file = settings.state_dir / "vault.key"
+        ensure_hmac_key(key_file)
+    store = await stack.enter(
+        "state_store",
+        open_state_store(settings.state_store_url, clock=stack.clock),
+        ping=lambda opened: opened.ping(),
+        essential=False,
+    )
+    lifetimes = Lifetimes(settings.vault_ttl_s, settings.vault_request_ttl_s)
+    return Vault(store, read_hmac_keys(key_file), stack.clock, lifetimes=lifetimes)

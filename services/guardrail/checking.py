@@ -6,17 +6,20 @@ repeated check is the same event.
 
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
 from servicekit.ports.clock import Clock
 from services.guardrail.judging import MAX_VERDICTS, Assessment, Judge, strongest_first_kept
-from services.guardrail.metrics import CHECK_SECONDS, CHECKS, VERDICTS
-from services.guardrail.policy import Policy
+from services.guardrail.metrics import CHECK_SECONDS, CHECKS, RESTORED, VERDICTS
+from services.guardrail.policy import OnFailure, Policy
 from services.guardrail.policy_store import PolicyStore
-from services.guardrail.redacting import Conversations, Numbering, redact
+from services.guardrail.redacting import Found, Redactor
 from services.guardrail.retrieved_cache import RetrievedCache, content_key
+from services.guardrail.sealing import Owner
+from services.guardrail.vault import Vault
+from services.guardrail.vault_verdict import not_kept
 from services.guardrail.workers import Workers
 
 
@@ -28,6 +31,13 @@ class CheckContext:
     request_id: str = ""
     conversation_id: str = ""
     route: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose placeholders these are: the conversation's, else the request's."""
+        if self.conversation_id:
+            return Owner(self.tenant, self.conversation_id)
+        return Owner(self.tenant, self.request_id, of_request=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,15 @@ class RetrievedJudgements:
 
     judgements: tuple[tuple[str, Judgement], ...]
     policy_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredTexts:
+    """Texts with values put back, and how many placeholders were replaced and how many stayed."""
+
+    texts: tuple[str, ...] = field(repr=False)
+    restored: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +109,8 @@ class Guardrail:
         workers: Workers,
         record: Record,
         clock: Clock,
+        vault: Vault,
+        vault_failure: OnFailure = OnFailure.OPEN,
     ) -> None:
         self._judge = judge
         self._policies = policies
@@ -97,7 +118,9 @@ class Guardrail:
         self._workers = workers
         self._record = record
         self._clock = clock
-        self._conversations = Conversations()
+        self._redactor = Redactor(vault)
+        self._vault = vault
+        self._vault_failure = vault_failure
 
     async def check_input(self, text: str, context: CheckContext, *, deadline_s: float | None) -> Judgement:
         """Judge what a user typed.
@@ -123,10 +146,14 @@ class Guardrail:
         chars = sum(len(item.text) for item in texts)
         work = functools.partial(self._assess_retrieved, texts, policy)
         assessments = await self._workers.run(work, chars=chars, deadline_s=deadline_s)
-        numbering = self._numbering(context)
+        redacted = await self._redactor.redact(
+            [_found(item.text, found) for item, found in zip(texts, assessments, strict=True)],
+            context.owner,
+            remember=False,
+        )
         judgements = tuple(
-            (item.chunk_id, _judgement(item.text, _of_chunk(found, item.chunk_id), policy, numbering))
-            for item, found in zip(texts, assessments, strict=True)
+            (item.chunk_id, _judgement(text, _of_chunk(found, item.chunk_id), policy))
+            for item, text, found in zip(texts, redacted.texts, assessments, strict=True)
         )
         verdicts = [verdict for _, judgement in judgements for verdict in judgement.verdicts]
         decision = self._decision(
@@ -134,6 +161,19 @@ class Guardrail:
         )
         await self._record(decision, self._left(deadline_s, started_s))
         return RetrievedJudgements(judgements, policy.version)
+
+    async def restore(self, texts: Sequence[str], context: CheckContext) -> RestoredTexts:
+        """Put back what users typed in this conversation, or request, where placeholders of it stand in the texts.
+
+        Raises:
+            BackendUnavailable: the vault is away, or its seal does not open.
+        """
+        restored = await self._vault.restore(context.owner, texts)
+        count = sum(one.restored for one in restored)
+        unknown = sum(one.unknown for one in restored)
+        RESTORED.labels("restored").inc(count)
+        RESTORED.labels("unknown").inc(unknown)
+        return RestoredTexts(tuple(one.text for one in restored), count, unknown)
 
     async def _check(
         self,
@@ -150,12 +190,24 @@ class Guardrail:
         chars = len(text) + sum(map(len, chunk_texts))
         work = functools.partial(self._judge.assess, surface, text, policy=policy, chunk_texts=chunk_texts)
         assessment = await self._workers.run(work, chars=chars, deadline_s=deadline_s)
-        judgement = _judgement(text, assessment, policy, self._numbering(context))
+        judgement = await self._redacted(surface, text, assessment, policy, context)
         decision = self._decision(
             surface, context, judgement.verdicts, policy, chars=len(text), count=1, started_s=started_s
         )
         await self._record(replace(decision, piece=piece), self._left(deadline_s, started_s))
         return judgement
+
+    async def _redacted(
+        self, surface: Surface, text: str, assessment: Assessment, policy: Policy, context: CheckContext
+    ) -> Judgement:
+        """The judgement with its text redacted; what users typed is remembered, and told of where it cannot be."""
+        remember = surface is Surface.INPUT
+        redacted = await self._redactor.redact([_found(text, assessment)], context.owner, remember=remember)
+        if not redacted.whole:
+            verdict = not_kept(surface, policy_version=policy.version, on_failure=self._vault_failure)
+            verdicts = (*assessment.verdicts, verdict)
+            assessment = replace(assessment, verdicts=verdicts, action=combined_action(verdicts))
+        return _judgement(redacted.texts[0], assessment, policy)
 
     def _assess_retrieved(self, texts: Sequence[RetrievedText], policy: Policy) -> list[Assessment]:
         return [self._assess_chunk(item, policy) for item in texts]
@@ -169,9 +221,6 @@ class Guardrail:
             assessment = self._judge.assess(Surface.RETRIEVED, item.text, policy=policy)
             self._cache.put(key, assessment)
         return assessment
-
-    def _numbering(self, context: CheckContext) -> Numbering:
-        return self._conversations.numbering(context.tenant, context.conversation_id or context.request_id)
 
     def _decision(
         self,
@@ -212,9 +261,11 @@ def _of_chunk(assessment: Assessment, chunk_id: str) -> Assessment:
     return replace(assessment, verdicts=tuple(replace(verdict, chunk_id=chunk_id) for verdict in assessment.verdicts))
 
 
-def _judgement(text: str, found: Assessment, policy: Policy, numbering: Numbering) -> Judgement:
-    if found.action is Action.BLOCK:
-        text = ""
-    elif found.replaceable:
-        text = redact(text, found.replaceable, numbering)
+def _found(text: str, assessment: Assessment) -> Found:
+    """What is to be replaced in the text: nothing where it is blocked, and goes nowhere."""
+    return Found(text, () if assessment.action is Action.BLOCK else assessment.replaceable)
+
+
+def _judgement(text: str, found: Assessment, policy: Policy) -> Judgement:
+    text = "" if found.action is Action.BLOCK else text
     return Judgement(found.action, found.verdicts, text, policy.version, found.groundedness)

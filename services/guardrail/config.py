@@ -1,6 +1,7 @@
 """Settings of the guardrail. Read once at start by the runtime."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,4 +25,28 @@ class Settings(ServiceSettings):
         default=10_000,
         ge=1,
         description="decisions held while neither Kafka nor the spool takes them; more: checks wait, then fail",
+    )
+    state_store_url: str = Field(
+        default="memory://",
+        description="where the vault keeps what placeholders stand for, sealed: redis://host:6379/0; memory:// is one "
+        "process's own, and refused unless allow_memory_vault",
+    )
+    allow_memory_vault: bool = Field(
+        default=False, description="take memory:// for the vault: for trying things, never with replicas"
+    )
+    vault_key_file: Path | None = Field(
+        default=None,
+        description="keys that seal the vault, 64 hexadecimal digits a line, newest first; the same file for every "
+        "replica; unset: vault.key in state_dir, made if absent, with memory:// only",
+    )
+    vault_ttl_s: float = Field(
+        default=24 * 3600.0, gt=0, description="a conversation's placeholders live so long after their last use"
+    )
+    vault_request_ttl_s: float = Field(
+        default=3600.0, gt=0, description="the same for those of a request outside of any conversation"
+    )
+    vault_failure: Literal["open", "closed"] = Field(
+        default="open",
+        description="where the vault is away or full; open: what was redacted cannot be put back, and a verdict says "
+        "so; closed: the input is blocked",
     )

@@ -7,11 +7,19 @@ from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
 from binnacle.type.v1 import verdict_pb2
 from servicekit.domain.verdict import Action, Surface, Verdict
 from servicekit.errors import InvalidRequest
-from services.guardrail.checking import CheckContext, Decision, Judgement, RetrievedJudgements, RetrievedText
+from services.guardrail.checking import (
+    CheckContext,
+    Decision,
+    Judgement,
+    RestoredTexts,
+    RetrievedJudgements,
+    RetrievedText,
+)
 
 MAX_TEXT_CHARS = 65_536
 MAX_TEXTS = 100
 MAX_TOTAL_CHARS = 1_000_000
+MAX_RESTORED_TEXTS = 32
 MAX_ID_CHARS = 128
 MAX_CHUNK_ID_CHARS = 256
 MAX_ROUTE_CHARS = 64
@@ -73,6 +81,24 @@ def output_from(message: rpc.CheckOutputRequest) -> tuple[str, tuple[str, ...], 
     if not 0 <= message.piece <= MAX_PIECE:
         raise InvalidRequest(f"piece must be 0 to {MAX_PIECE}, got {message.piece}", field="piece")
     return _text("text", message.text), chunk_texts, message.piece
+
+
+def restoring_from(message: rpc.RestoreTextRequest, context: CheckContext) -> tuple[str, ...]:
+    """The texts to put values back into."""
+    if not context.conversation_id and not context.request_id:
+        raise InvalidRequest(
+            "context must name a conversation_id or a request_id: whose values are meant", field="context"
+        )
+    if not 1 <= len(message.texts) <= MAX_RESTORED_TEXTS:
+        raise InvalidRequest(f"texts must be 1 to {MAX_RESTORED_TEXTS}, got {len(message.texts)}", field="texts")
+    return tuple(_bounded(f"texts[{place}]", text) for place, text in enumerate(message.texts))
+
+
+def restored_to(restored: RestoredTexts) -> rpc.RestoreTextResponse:
+    """The response of RestoreText."""
+    return rpc.RestoreTextResponse(
+        texts=restored.texts, restored_count=restored.restored, unknown_count=restored.unknown
+    )
 
 
 def input_to(judgement: Judgement) -> rpc.CheckInputResponse:
@@ -163,6 +189,14 @@ def _retrieved(field: str, message: rpc.RetrievedText) -> RetrievedText:
             field=f"{field}.content_hash",
         )
     return RetrievedText(message.chunk_id, _text(f"{field}.text", message.text), cached=bool(message.content_hash))
+
+
+def _bounded(field: str, text: str) -> str:
+    if len(text) > MAX_TEXT_CHARS:
+        raise InvalidRequest(
+            f"{field} must have at most {MAX_TEXT_CHARS} characters, got {len(text)}; split longer text", field=field
+        )
+    return text
 
 
 def _text(field: str, text: str) -> str:

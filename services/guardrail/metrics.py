@@ -16,3 +16,7 @@ CACHE = counter("guardrail_cache", meaning="Look-ups of kept judgements.", label
 DECISIONS_PENDING = gauge("guardrail_decisions_pending", meaning="Decisions not yet acknowledged.", unit="events")
 # Decisions given up: refused for good by the bus, or not acknowledged before the process ended.
 DECISIONS_LOST = counter("guardrail_decisions_lost", meaning="Decisions never acknowledged.", unit="events")
+# The vault was away or would not open: what was redacted meanwhile cannot be put back.
+VAULT_FAILURES = counter("guardrail_vault_failures", meaning="Failed uses of the vault.", labels=("reason",))
+# Placeholders whose values were put back, and those that stayed as they were.
+RESTORED = counter("guardrail_restored", meaning="Placeholders by what became of them.", labels=("outcome",))

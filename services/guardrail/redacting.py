@@ -1,18 +1,15 @@
 """Replaces found spans by typed placeholders, the same value by the same placeholder within a conversation.
 
-Pure but for the numbers given out, which live in this process's memory; used by `checking.py` on the event loop.
+`redact` is pure but for the pseudonyms that it asks; `Redactor` gets those from the vault for `checking.py`.
 """
 
-import hashlib
-import secrets
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from servicekit.domain.verdict import Span
-from services.guardrail.linear import LinearPattern
-
-_PLACEHOLDER = LinearPattern(r"\[[A-Z]+_\d{1,6}\]")
+from services.guardrail.pseudonyms import Pseudonyms, may_hold_placeholder
+from services.guardrail.sealing import Owner
+from services.guardrail.vault import Vault
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,58 +20,53 @@ class Replaceable:
     kind: str
 
 
-@dataclass(slots=True)
-class Numbering:
-    """The numbers given out in one conversation; values are kept as keyed digests only."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A text and what in it is to be replaced."""
 
-    key: bytes = field(default_factory=lambda: secrets.token_bytes(16))
-    given: dict[tuple[str, bytes], int] = field(default_factory=dict)
-    highest: dict[str, int] = field(default_factory=dict)
-
-    def placeholder(self, kind: str, value: str) -> str:
-        """`[EMAIL_1]` for the first address of a conversation, whatever its case and separators."""
-        same = "".join(char for char in value.casefold() if char.isalnum())
-        digest = hashlib.blake2b(same.encode(), key=self.key, digest_size=16).digest()
-        number = self.given.get((kind, digest))
-        if number is None:
-            number = self.given[kind, digest] = self.highest.get(kind, 0) + 1
-            self.highest[kind] = number
-        return f"[{kind}_{number}]"
-
-    def reserve(self, text: str) -> None:
-        """Never give out a placeholder that the text holds already, from an earlier redaction or by chance."""
-        for span in _PLACEHOLDER.spans(text):
-            kind, _, number = text[span.start + 1 : span.end - 1].rpartition("_")
-            self.highest[kind] = max(self.highest.get(kind, 0), int(number))
+    text: str = field(repr=False)
+    replaceable: tuple[Replaceable, ...]
 
 
-class Conversations:
-    """Numberings by tenant and conversation; the least recently used is forgotten beyond `capacity`."""
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """The texts, redacted; `whole` where all that was to be remembered can be put back."""
 
-    def __init__(self, *, capacity: int = 10_000) -> None:
-        self._capacity = capacity
-        self._numberings: OrderedDict[tuple[str, str], Numbering] = OrderedDict()
-
-    def numbering(self, tenant: str, conversation: str) -> Numbering:
-        """The conversation's numbering; a fresh one, not kept, for an empty id."""
-        if not conversation:
-            return Numbering()
-        numbering = self._numberings.setdefault((tenant, conversation), Numbering())
-        self._numberings.move_to_end((tenant, conversation))
-        if len(self._numberings) > self._capacity:
-            self._numberings.popitem(last=False)
-        return numbering
+    texts: tuple[str, ...]
+    whole: bool = True
 
 
-def redact(text: str, found: Iterable[Replaceable], numbering: Numbering) -> str:
+class Redactor:
+    """Redacts by the pseudonyms of a conversation."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def redact(self, found: Sequence[Found], owner: Owner, *, remember: bool) -> Redacted:
+        """The texts in order; `remember`: what is replaced may be put back later, and what was typed stays typed."""
+        concerned = [one.replaceable or (remember and may_hold_placeholder(one.text)) for one in found]
+        if not any(concerned):
+            if remember:
+                await self._vault.touch(owner)
+            return Redacted(tuple(one.text for one in found))
+
+        def work(pseudonyms: Pseudonyms) -> tuple[str, ...]:
+            return tuple(redact(one.text, one.replaceable, pseudonyms, remember=remember) for one in found)
+
+        updated = await self._vault.update(owner, work)
+        replaced = any(one.replaceable for one in found)
+        return Redacted(updated.result, whole=updated.whole or not (remember and replaced and owner.conversation))
+
+
+def redact(text: str, found: Iterable[Replaceable], pseudonyms: Pseudonyms, *, remember: bool) -> str:
     """The text with every found span replaced; spans that overlap are replaced together, as the longest's kind."""
-    merged = _merge(found)
-    numbering.reserve(text)
+    pseudonyms.reserve(text)
     pieces = []
     position = 0
-    for item in merged:
+    for item in _merge(found):
         pieces.append(text[position : item.span.start])
-        pieces.append(numbering.placeholder(item.kind, text[item.span.start : item.span.end]))
+        value = text[item.span.start : item.span.end]
+        pieces.append(pseudonyms.placeholder(item.kind, value, remember=remember))
         position = item.span.end
     pieces.append(text[position:])
     return "".join(pieces)

@@ -13,12 +13,14 @@ from services.guardrail.convert import (
     input_to,
     output_from,
     output_to,
+    restored_to,
+    restoring_from,
     retrieved_from,
     retrieved_to,
 )
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["GuardrailService"].full_name
-SCOPES = {"CheckInput": "guard", "CheckRetrieved": "guard", "CheckOutput": "guard"}
+SCOPES = {"CheckInput": "guard", "CheckRetrieved": "guard", "CheckOutput": "guard", "RestoreText": "restore"}
 
 
 class GuardrailServicer(stubs.GuardrailServiceServicer):
@@ -57,6 +59,15 @@ class GuardrailServicer(stubs.GuardrailServiceServicer):
             text, chunk_texts, _context(request.context), piece=piece, deadline_s=_left_s()
         )
         return output_to(judgement)
+
+    async def RestoreText(  # noqa: N802  # the proto names it
+        self,
+        request: rpc.RestoreTextRequest,
+        context: Any,  # noqa: ARG002  # the signature of every servicer method
+    ) -> rpc.RestoreTextResponse:
+        """Puts values back in the place of their placeholders."""
+        whose = _context(request.context)
+        return restored_to(await self._guardrail.restore(restoring_from(request, whose), whose))
 
 
 def _context(message: rpc.CheckContext) -> CheckContext:

@@ -196,6 +196,8 @@ class Layout:
                     "token_private_key_file": str(self.secret(TOKEN_PRIVATE_KEY)),
                     "request_id_key_file": str(self.secret(REQUEST_ID_KEY)),
                 }
+            case "guardrail":
+                return {"allow_memory_vault": "true"}
             case "retriever":
                 return {"vector_store_url": f"lancedb://{self.data_dir.resolve()}/lancedb"}
             case "evaluator":

@@ -60,7 +60,7 @@ async def guardrail(
         drain_s=0,
         event_bus_url="memory://",
         token_public_key_file=trust.public_key_file,
-        **settings,
+        **{"state_dir": folder, "allow_memory_vault": True, **settings},
     )
     async with running_service(configured, build) as lifecycle, channel_to(lifecycle, trust) as channel:
         with caller(tenant=tenant, scopes=scopes):

@@ -27,6 +27,7 @@ async def test_checks_go_on_and_decisions_arrive_later(tmp_path: Path) -> None:
         decision_queue=20,
         event_bus_url=f"kafka://127.0.0.1:{port}",
         state_dir=tmp_path / "state",
+        allow_memory_vault=True,
         token_public_key_file=trust.public_key_file,
     )
     async with running_service(settings, build) as lifecycle, channel_to(lifecycle, trust) as channel:

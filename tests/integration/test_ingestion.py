@@ -79,7 +79,13 @@ async def test_the_guardrail_keeps_things_out_of_the_index(tmp_path: Path) -> No
     """Secrets are stored redacted and told of; an injection is refused by the detector's name."""
     trust = Trust.create(tmp_path)
     guardrail = GuardrailSettings(
-        port=0, metrics_port=0, drain_s=0, event_bus_url="memory://", token_public_key_file=trust.public_key_file
+        port=0,
+        metrics_port=0,
+        drain_s=0,
+        event_bus_url="memory://",
+        state_dir=tmp_path / "guardrail",
+        allow_memory_vault=True,
+        token_public_key_file=trust.public_key_file,
     )
     async with running_service(guardrail, guardrail_bootstrap.build) as judge:
         further = {

@@ -2,9 +2,25 @@
 
 from collections.abc import Iterable
 
+from servicekit.adapters.memory.state_store import MemoryStateStore
 from servicekit.domain.verdict import Finding
+from servicekit.ports.clock import Clock
+from servicekit.ports.state_store import StateStore
+from servicekit.testing.clocks import FakeClock
 from services.guardrail.checking import Decision
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
+from services.guardrail.vault import Lifetimes, Vault
+
+VAULT_KEY = bytes(range(32))
+
+
+def make_vault(
+    store: StateStore | None = None, *, clock: Clock | None = None, keys: Iterable[bytes] = (VAULT_KEY,)
+) -> Vault:
+    """A vault in memory; one of several replicas where they are given the same store."""
+    clock = clock or FakeClock()
+    lifetimes = Lifetimes(conversation_s=24 * 3600, request_s=3600)
+    return Vault(store or MemoryStateStore(clock=clock), keys, clock, lifetimes=lifetimes)
 
 
 class ToldDetector:
