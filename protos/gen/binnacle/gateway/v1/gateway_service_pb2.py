@@ -29,7 +29,7 @@ from binnacle.type.v1 import verdict_pb2 as binnacle_dot_type_dot_v1_dot_verdict
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)binnacle/gateway/v1/gateway_service.proto\x12\x13\x62innacle.gateway.v1\x1a\x1c\x62innacle/type/v1/chunk.proto\x1a!binnacle/type/v1/generation.proto\x1a\x1b\x62innacle/type/v1/text.proto\x1a\x1e\x62innacle/type/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x04\n\x08Question\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x03 \x01(\t\x12*\n\x07history\x18\x04 \x03(\x0b\x32\x19.binnacle.type.v1.Message\x12\x13\n\x0b\x65nd_user_id\x18\x05 \x01(\t\x12\x0f\n\x07project\x18\x06 \x01(\t\x12\r\n\x05route\x18\x07 \x01(\t\x12\x0f\n\x07release\x18\x08 \x01(\t\x12\x12\n\nsticky_key\x18\t \x01(\t\x12\x39\n\x06labels\x18\n \x03(\x0b\x32).binnacle.gateway.v1.Question.LabelsEntry\x12,\n\x08sampling\x18\x0b \x01(\x0b\x32\x1a.binnacle.type.v1.Sampling\x12\x18\n\x10training_consent\x18\x0c \x01(\x08\x12(\n\x06\x66ilter\x18\r \x01(\x0b\x32\x18.binnacle.type.v1.Filter\x12\r\n\x05top_k\x18\x0e \x01(\x05\x12\r\n\x05model\x18\x0f \x01(\t\x12:\n\x0eretrieval_mode\x18\x10 \x01(\x0e\x32\".binnacle.gateway.v1.RetrievalMode\x12\x15\n\routput_schema\x18\x11 \x01(\t\x12\x10\n\x08logprobs\x18\x12 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x15\x41nswerQuestionRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.binnacle.gateway.v1.Question\"E\n\x16\x41nswerQuestionResponse\x12+\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1b.binnacle.gateway.v1.Answer\"F\n\x13StreamAnswerRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.binnacle.gateway.v1.Question\"\xde\x02\n\x14StreamAnswerResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1d.binnacle.gateway.v1.AcceptedH\x00\x12\x33\n\tretrieved\x18\x03 \x01(\x0b\x32\x1e.binnacle.gateway.v1.RetrievedH\x00\x12+\n\x05token\x18\x04 \x01(\x0b\x32\x1a.binnacle.gateway.v1.TokenH\x00\x12,\n\x07verdict\x18\x05 \x01(\x0b\x32\x19.binnacle.type.v1.VerdictH\x00\x12\x33\n\tretracted\x18\x06 \x01(\x0b\x32\x1e.binnacle.gateway.v1.RetractedH\x00\x12\x33\n\tcompleted\x18\x07 \x01(\x0b\x32\x1e.binnacle.gateway.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"O\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\tRetrieved\x12*\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1a.binnacle.type.v1.ChunkRef\x12\x16\n\x0e\x63orpus_version\x18\x02 \x01(\x03\"\x15\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\"0\n\tRetracted\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0breplacement\x18\x02 \x01(\t\"8\n\tCompleted\x12+\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1b.binnacle.gateway.v1.Answer\"\xaf\x05\n\x06\x41nswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.binnacle.gateway.v1.Outcome\x12-\n\tcitations\x18\x04 \x03(\x0b\x32\x1a.binnacle.type.v1.Citation\x12*\n\x06\x63hunks\x18\x05 \x03(\x0b\x32\x1a.binnacle.type.v1.ChunkRef\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.binnacle.type.v1.Usage\x12\x15\n\rcost_microusd\x18\x07 \x01(\x03\x12\x15\n\rprice_version\x18\x08 \x01(\t\x12\x35\n\rfinish_reason\x18\t \x01(\x0e\x32\x1e.binnacle.type.v1.FinishReason\x12+\n\x08verdicts\x18\n \x03(\x0b\x32\x19.binnacle.type.v1.Verdict\x12\x33\n\x0c\x64\x65gradations\x18\x0b \x03(\x0b\x32\x1d.binnacle.type.v1.Degradation\x12.\n\x07timings\x18\x0c \x03(\x0b\x32\x1d.binnacle.type.v1.StageTiming\x12\x16\n\x0e\x63orpus_version\x18\r \x01(\x03\x12\x0f\n\x07release\x18\x0e \x01(\t\x12\r\n\x05route\x18\x0f \x01(\t\x12\x0f\n\x07variant\x18\x10 \x01(\t\x12\r\n\x05model\x18\x11 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x12 \x01(\t\x12\x10\n\x08replayed\x18\x13 \x01(\x08\x12+\n\x06prompt\x18\x14 \x01(\x0b\x32\x1b.binnacle.type.v1.PromptRef\x12\x19\n\x0cmean_logprob\x18\x15 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_mean_logprob\"\xfd\x01\n\x15RecordFeedbackRequest\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x04kind\x18\x03 \x01(\x0e\x32!.binnacle.gateway.v1.FeedbackKind\x12\x10\n\x06rating\x18\x04 \x01(\x05H\x00\x12\x13\n\tthumbs_up\x18\x05 \x01(\x08H\x00\x12\x14\n\ncorrection\x18\x06 \x01(\tH\x00\x12\x0f\n\x05label\x18\x07 \x01(\tH\x00\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x12\n\nsupersedes\x18\t \x01(\t\x12\x0f\n\x07\x63omment\x18\n \x01(\tB\x07\n\x05value\"^\n\x16RecordFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x98\x01\n\rRetrievalMode\x12\x1e\n\x1aRETRIEVAL_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14RETRIEVAL_MODE_DENSE\x10\x01\x12\x19\n\x15RETRIEVAL_MODE_SPARSE\x10\x02\x12\x19\n\x15RETRIEVAL_MODE_HYBRID\x10\x03\x12\x17\n\x13RETRIEVAL_MODE_NONE\x10\x04*\xa3\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x13\n\x0fOUTCOME_BLOCKED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03\x12\x12\n\x0eOUTCOME_FAILED\x10\x04\x12\x15\n\x11OUTCOME_CANCELLED\x10\x05\x12\x14\n\x10OUTCOME_DEADLINE\x10\x06*\x98\x01\n\x0c\x46\x65\x65\x64\x62\x61\x63kKind\x12\x1d\n\x19\x46\x45\x45\x44\x42\x41\x43K_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x45\x44\x42\x41\x43K_KIND_RATING\x10\x01\x12\x18\n\x14\x46\x45\x45\x44\x42\x41\x43K_KIND_THUMBS\x10\x02\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_KIND_CORRECTION\x10\x03\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_KIND_LABEL\x10\x04\x32\xcd\x02\n\x0eGatewayService\x12i\n\x0e\x41nswerQuestion\x12*.binnacle.gateway.v1.AnswerQuestionRequest\x1a+.binnacle.gateway.v1.AnswerQuestionResponse\x12\x65\n\x0cStreamAnswer\x12(.binnacle.gateway.v1.StreamAnswerRequest\x1a).binnacle.gateway.v1.StreamAnswerResponse0\x01\x12i\n\x0eRecordFeedback\x12*.binnacle.gateway.v1.RecordFeedbackRequest\x1a+.binnacle.gateway.v1.RecordFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)binnacle/gateway/v1/gateway_service.proto\x12\x13\x62innacle.gateway.v1\x1a\x1c\x62innacle/type/v1/chunk.proto\x1a!binnacle/type/v1/generation.proto\x1a\x1b\x62innacle/type/v1/text.proto\x1a\x1e\x62innacle/type/v1/verdict.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x04\n\x08Question\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x03 \x01(\t\x12*\n\x07history\x18\x04 \x03(\x0b\x32\x19.binnacle.type.v1.Message\x12\x13\n\x0b\x65nd_user_id\x18\x05 \x01(\t\x12\x0f\n\x07project\x18\x06 \x01(\t\x12\r\n\x05route\x18\x07 \x01(\t\x12\x0f\n\x07release\x18\x08 \x01(\t\x12\x12\n\nsticky_key\x18\t \x01(\t\x12\x39\n\x06labels\x18\n \x03(\x0b\x32).binnacle.gateway.v1.Question.LabelsEntry\x12,\n\x08sampling\x18\x0b \x01(\x0b\x32\x1a.binnacle.type.v1.Sampling\x12\x18\n\x10training_consent\x18\x0c \x01(\x08\x12(\n\x06\x66ilter\x18\r \x01(\x0b\x32\x18.binnacle.type.v1.Filter\x12\r\n\x05top_k\x18\x0e \x01(\x05\x12\r\n\x05model\x18\x0f \x01(\t\x12:\n\x0eretrieval_mode\x18\x10 \x01(\x0e\x32\".binnacle.gateway.v1.RetrievalMode\x12\x15\n\routput_schema\x18\x11 \x01(\t\x12\x10\n\x08logprobs\x18\x12 \x01(\x08\x12\x13\n\x0brestore_pii\x18\x13 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x15\x41nswerQuestionRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.binnacle.gateway.v1.Question\"E\n\x16\x41nswerQuestionResponse\x12+\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1b.binnacle.gateway.v1.Answer\"F\n\x13StreamAnswerRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.binnacle.gateway.v1.Question\"\xde\x02\n\x14StreamAnswerResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1d.binnacle.gateway.v1.AcceptedH\x00\x12\x33\n\tretrieved\x18\x03 \x01(\x0b\x32\x1e.binnacle.gateway.v1.RetrievedH\x00\x12+\n\x05token\x18\x04 \x01(\x0b\x32\x1a.binnacle.gateway.v1.TokenH\x00\x12,\n\x07verdict\x18\x05 \x01(\x0b\x32\x19.binnacle.type.v1.VerdictH\x00\x12\x33\n\tretracted\x18\x06 \x01(\x0b\x32\x1e.binnacle.gateway.v1.RetractedH\x00\x12\x33\n\tcompleted\x18\x07 \x01(\x0b\x32\x1e.binnacle.gateway.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"O\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\tRetrieved\x12*\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1a.binnacle.type.v1.ChunkRef\x12\x16\n\x0e\x63orpus_version\x18\x02 \x01(\x03\"\x15\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\"0\n\tRetracted\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0breplacement\x18\x02 \x01(\t\"8\n\tCompleted\x12+\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1b.binnacle.gateway.v1.Answer\"\xaf\x05\n\x06\x41nswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.binnacle.gateway.v1.Outcome\x12-\n\tcitations\x18\x04 \x03(\x0b\x32\x1a.binnacle.type.v1.Citation\x12*\n\x06\x63hunks\x18\x05 \x03(\x0b\x32\x1a.binnacle.type.v1.ChunkRef\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.binnacle.type.v1.Usage\x12\x15\n\rcost_microusd\x18\x07 \x01(\x03\x12\x15\n\rprice_version\x18\x08 \x01(\t\x12\x35\n\rfinish_reason\x18\t \x01(\x0e\x32\x1e.binnacle.type.v1.FinishReason\x12+\n\x08verdicts\x18\n \x03(\x0b\x32\x19.binnacle.type.v1.Verdict\x12\x33\n\x0c\x64\x65gradations\x18\x0b \x03(\x0b\x32\x1d.binnacle.type.v1.Degradation\x12.\n\x07timings\x18\x0c \x03(\x0b\x32\x1d.binnacle.type.v1.StageTiming\x12\x16\n\x0e\x63orpus_version\x18\r \x01(\x03\x12\x0f\n\x07release\x18\x0e \x01(\t\x12\r\n\x05route\x18\x0f \x01(\t\x12\x0f\n\x07variant\x18\x10 \x01(\t\x12\r\n\x05model\x18\x11 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x12 \x01(\t\x12\x10\n\x08replayed\x18\x13 \x01(\x08\x12+\n\x06prompt\x18\x14 \x01(\x0b\x32\x1b.binnacle.type.v1.PromptRef\x12\x19\n\x0cmean_logprob\x18\x15 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_mean_logprob\"\xfd\x01\n\x15RecordFeedbackRequest\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x04kind\x18\x03 \x01(\x0e\x32!.binnacle.gateway.v1.FeedbackKind\x12\x10\n\x06rating\x18\x04 \x01(\x05H\x00\x12\x13\n\tthumbs_up\x18\x05 \x01(\x08H\x00\x12\x14\n\ncorrection\x18\x06 \x01(\tH\x00\x12\x0f\n\x05label\x18\x07 \x01(\tH\x00\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x12\n\nsupersedes\x18\t \x01(\t\x12\x0f\n\x07\x63omment\x18\n \x01(\tB\x07\n\x05value\"^\n\x16RecordFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x98\x01\n\rRetrievalMode\x12\x1e\n\x1aRETRIEVAL_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14RETRIEVAL_MODE_DENSE\x10\x01\x12\x19\n\x15RETRIEVAL_MODE_SPARSE\x10\x02\x12\x19\n\x15RETRIEVAL_MODE_HYBRID\x10\x03\x12\x17\n\x13RETRIEVAL_MODE_NONE\x10\x04*\xa3\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x13\n\x0fOUTCOME_BLOCKED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03\x12\x12\n\x0eOUTCOME_FAILED\x10\x04\x12\x15\n\x11OUTCOME_CANCELLED\x10\x05\x12\x14\n\x10OUTCOME_DEADLINE\x10\x06*\x98\x01\n\x0c\x46\x65\x65\x64\x62\x61\x63kKind\x12\x1d\n\x19\x46\x45\x45\x44\x42\x41\x43K_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x45\x44\x42\x41\x43K_KIND_RATING\x10\x01\x12\x18\n\x14\x46\x45\x45\x44\x42\x41\x43K_KIND_THUMBS\x10\x02\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_KIND_CORRECTION\x10\x03\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_KIND_LABEL\x10\x04\x32\xcd\x02\n\x0eGatewayService\x12i\n\x0e\x41nswerQuestion\x12*.binnacle.gateway.v1.AnswerQuestionRequest\x1a+.binnacle.gateway.v1.AnswerQuestionResponse\x12\x65\n\x0cStreamAnswer\x12(.binnacle.gateway.v1.StreamAnswerRequest\x1a).binnacle.gateway.v1.StreamAnswerResponse0\x01\x12i\n\x0eRecordFeedback\x12*.binnacle.gateway.v1.RecordFeedbackRequest\x1a+.binnacle.gateway.v1.RecordFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +38,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUESTION_LABELSENTRY']._loaded_options = None
   _globals['_QUESTION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RETRIEVALMODE']._serialized_start=2693
-  _globals['_RETRIEVALMODE']._serialized_end=2845
-  _globals['_OUTCOME']._serialized_start=2848
-  _globals['_OUTCOME']._serialized_end=3011
-  _globals['_FEEDBACKKIND']._serialized_start=3014
-  _globals['_FEEDBACKKIND']._serialized_end=3166
+  _globals['_RETRIEVALMODE']._serialized_start=2714
+  _globals['_RETRIEVALMODE']._serialized_end=2866
+  _globals['_OUTCOME']._serialized_start=2869
+  _globals['_OUTCOME']._serialized_end=3032
+  _globals['_FEEDBACKKIND']._serialized_start=3035
+  _globals['_FEEDBACKKIND']._serialized_end=3187
   _globals['_QUESTION']._serialized_start=226
-  _globals['_QUESTION']._serialized_end=785
-  _globals['_QUESTION_LABELSENTRY']._serialized_start=740
-  _globals['_QUESTION_LABELSENTRY']._serialized_end=785
-  _globals['_ANSWERQUESTIONREQUEST']._serialized_start=787
-  _globals['_ANSWERQUESTIONREQUEST']._serialized_end=859
-  _globals['_ANSWERQUESTIONRESPONSE']._serialized_start=861
-  _globals['_ANSWERQUESTIONRESPONSE']._serialized_end=930
-  _globals['_STREAMANSWERREQUEST']._serialized_start=932
-  _globals['_STREAMANSWERREQUEST']._serialized_end=1002
-  _globals['_STREAMANSWERRESPONSE']._serialized_start=1005
-  _globals['_STREAMANSWERRESPONSE']._serialized_end=1355
-  _globals['_ACCEPTED']._serialized_start=1357
-  _globals['_ACCEPTED']._serialized_end=1436
-  _globals['_RETRIEVED']._serialized_start=1438
-  _globals['_RETRIEVED']._serialized_end=1517
-  _globals['_TOKEN']._serialized_start=1519
-  _globals['_TOKEN']._serialized_end=1540
-  _globals['_RETRACTED']._serialized_start=1542
-  _globals['_RETRACTED']._serialized_end=1590
-  _globals['_COMPLETED']._serialized_start=1592
-  _globals['_COMPLETED']._serialized_end=1648
-  _globals['_ANSWER']._serialized_start=1651
-  _globals['_ANSWER']._serialized_end=2338
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=2341
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=2594
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=2596
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=2690
-  _globals['_GATEWAYSERVICE']._serialized_start=3169
-  _globals['_GATEWAYSERVICE']._serialized_end=3502
+  _globals['_QUESTION']._serialized_end=806
+  _globals['_QUESTION_LABELSENTRY']._serialized_start=761
+  _globals['_QUESTION_LABELSENTRY']._serialized_end=806
+  _globals['_ANSWERQUESTIONREQUEST']._serialized_start=808
+  _globals['_ANSWERQUESTIONREQUEST']._serialized_end=880
+  _globals['_ANSWERQUESTIONRESPONSE']._serialized_start=882
+  _globals['_ANSWERQUESTIONRESPONSE']._serialized_end=951
+  _globals['_STREAMANSWERREQUEST']._serialized_start=953
+  _globals['_STREAMANSWERREQUEST']._serialized_end=1023
+  _globals['_STREAMANSWERRESPONSE']._serialized_start=1026
+  _globals['_STREAMANSWERRESPONSE']._serialized_end=1376
+  _globals['_ACCEPTED']._serialized_start=1378
+  _globals['_ACCEPTED']._serialized_end=1457
+  _globals['_RETRIEVED']._serialized_start=1459
+  _globals['_RETRIEVED']._serialized_end=1538
+  _globals['_TOKEN']._serialized_start=1540
+  _globals['_TOKEN']._serialized_end=1561
+  _globals['_RETRACTED']._serialized_start=1563
+  _globals['_RETRACTED']._serialized_end=1611
+  _globals['_COMPLETED']._serialized_start=1613
+  _globals['_COMPLETED']._serialized_end=1669
+  _globals['_ANSWER']._serialized_start=1672
+  _globals['_ANSWER']._serialized_end=2359
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=2362
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=2615
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=2617
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=2711
+  _globals['_GATEWAYSERVICE']._serialized_start=3190
+  _globals['_GATEWAYSERVICE']._serialized_end=3523
 # @@protoc_insertion_point(module_scope)

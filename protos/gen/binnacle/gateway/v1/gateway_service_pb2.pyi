@@ -172,6 +172,7 @@ class Question(_message.Message):
     RETRIEVAL_MODE_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    RESTORE_PII_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The question, UTF-8, 1 to 8,192 characters, not blank; required."""
     idempotency_key: _builtins.str
@@ -214,6 +215,12 @@ class Question(_message.Message):
     """
     logprobs: _builtins.bool
     """Measure how sure the model was of its answer (`Answer.mean_logprob`), where the engine tells."""
+    restore_pii: _builtins.bool
+    """Give the answer with what end users typed in this conversation put back in the place of its placeholders
+    (`[EMAIL_1]`); needs the scope restore, PERMISSION_DENIED without. What is recorded, kept as history and kept for
+    repeats stays redacted; a repeat under an idempotency key may ask for it or not. Where the values cannot be had
+    the answer comes with placeholders and the degradation `not_restored`. Default no.
+    """
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[_text_pb2.Message]:
         """Earlier messages, oldest first, at most 64; given, they take the place of the kept conversation. Users' and
@@ -255,10 +262,11 @@ class Question(_message.Message):
         retrieval_mode: Global___RetrievalMode.ValueType = ...,
         output_schema: _builtins.str = ...,
         logprobs: _builtins.bool = ...,
+        restore_pii: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "filter", b"filter", "history", b"history", "idempotency_key", b"idempotency_key", "labels", b"labels", "logprobs", b"logprobs", "model", b"model", "output_schema", b"output_schema", "project", b"project", "release", b"release", "retrieval_mode", b"retrieval_mode", "route", b"route", "sampling", b"sampling", "sticky_key", b"sticky_key", "text", b"text", "top_k", b"top_k", "training_consent", b"training_consent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "end_user_id", b"end_user_id", "filter", b"filter", "history", b"history", "idempotency_key", b"idempotency_key", "labels", b"labels", "logprobs", b"logprobs", "model", b"model", "output_schema", b"output_schema", "project", b"project", "release", b"release", "restore_pii", b"restore_pii", "retrieval_mode", b"retrieval_mode", "route", b"route", "sampling", b"sampling", "sticky_key", b"sticky_key", "text", b"text", "top_k", b"top_k", "training_consent", b"training_consent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
