@@ -1,15 +1,16 @@
-"""The two ways to the same tokens that the benchmark of the generator compares, each as light as it can be.
+"""The ways to the same tokens that the benchmark of the generator compares, each as light as it can be.
 
 Used by `generator.py`. Direct: HTTP/1.1 written and read by an `asyncio.Protocol`, which looks at no more than where a
 token begins, so cheaper than any HTTP library. Ours: the generated stub over `grpc.aio`, as a service would call it.
+Relay: the same stub, and a process behind it that does nothing but pass tokens on (`_generator_relay.py`).
 """
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 import grpc
 
@@ -50,77 +51,113 @@ class Client(Protocol):
         ...
 
 
-class DirectClient:
-    """Straight to the engine, over connections that are used again."""
+class Connections:
+    """Connections to the engine that are used again."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[_Connection] = []
+        self._idle: list[EngineConnection] = []
 
-    async def stream(self, number: int, tokens: int, *, chunks: int = FEW_CHUNKS) -> Arrivals:
-        """See `Client`."""
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator["EngineConnection"]:
+        """A connection for one stream, read to its end."""
         connection = self._idle.pop() if self._idle else await self._connect()
-        prompt = "\n".join(_texts(number, chunks)) + _question(number)
-        body = {"inputs": prompt, "parameters": {"max_new_tokens": tokens, "details": True}}
-        arrivals = await connection.ask(json.dumps(body).encode())
+        yield connection
         self._idle.append(connection)
-        return _checked(arrivals, tokens)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close those at rest."""
         for connection in self._idle:
             connection.close()
 
-    async def _connect(self) -> "_Connection":
-        _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", self._port)
+    async def _connect(self) -> "EngineConnection":
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(EngineConnection, "127.0.0.1", self._port)
         return connection
 
 
-class _Connection(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
+    """HTTP/1.1 to the engine, one stream at a time."""
+
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._arrivals = Arrivals()
-        self._done: asyncio.Future[Arrivals] | None = None
+        self._on_tokens: Callable[[int], None] = _nothing
+        self._on_end: Callable[[], None] = _nothing
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        """Called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not instances of it
 
-    async def ask(self, body: bytes) -> Arrivals:
-        """One stream, to its end."""
+    def ask(self, body: bytes, *, on_tokens: Callable[[int], None], on_end: Callable[[], None]) -> None:
+        """Ask for one stream; both are called as it comes, the end also where the engine hung up."""
         assert self._transport is not None
-        self._done = asyncio.get_running_loop().create_future()
-        self._arrivals = Arrivals()
-        self._arrivals.begin()
+        self._on_tokens, self._on_end = on_tokens, on_end
         head = (
             b"POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         )
         self._transport.write(head % len(body) + body)
-        return await self._done
 
     def data_received(self, data: bytes) -> None:
-        # A mark may be cut in two; the rest of one read is looked at again with the next.
+        """Called by the loop. A mark may be cut in two: the rest of one read is looked at again with the next."""
         data = self._tail + data
         if tokens := data.count(_TOKEN):
-            self._arrivals.note(tokens)
+            self._on_tokens(tokens)
         self._tail = data[-len(_TOKEN) + 1 :]
-        if data.endswith(_END) and self._done is not None:
+        if data.endswith(_END):
             self._tail = b""
-            self._done.set_result(self._arrivals)
+            self._ended()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(exc or ConnectionResetError("the engine hung up"))
+        """Called by the loop."""
+        del exc
+        self._ended()
 
     def close(self) -> None:
         """Hang up."""
         if self._transport is not None:
             self._transport.close()
 
+    def _ended(self) -> None:
+        on_end, self._on_end = self._on_end, _nothing
+        on_end()
 
-class OurClient:
-    """Through the generator, over one channel."""
+
+def _nothing(*_: int) -> None:
+    """Between two streams nothing is expected."""
+
+
+class DirectClient:
+    """Straight to the engine."""
+
+    def __init__(self, port: int) -> None:
+        self._connections = Connections(port)
+
+    async def stream(self, number: int, tokens: int, *, chunks: int = FEW_CHUNKS) -> Arrivals:
+        """See `Client`."""
+        ended = asyncio.Event()
+        arrivals = Arrivals()
+        body = engine_body(_texts(number, chunks), _question(number), tokens)
+        async with self._connections.one() as connection:
+            arrivals.begin()
+            connection.ask(body, on_tokens=arrivals.note, on_end=ended.set)
+            await ended.wait()
+        return _checked(arrivals, tokens)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connections.close()
+
+
+def engine_body(texts: Sequence[str], question: str, tokens: int) -> bytes:
+    """The engine's request."""
+    prompt = "\n".join(texts) + question
+    parameters = {"max_new_tokens": tokens, "details": True}
+    return json.dumps({"inputs": prompt, "parameters": parameters}).encode()
+
+
+class GrpcClient:
+    """Through the generator, or the relay in its place, over one channel."""
 
     def __init__(self, stub: "stubs.GeneratorServiceAsyncStub", api_key: str) -> None:
         self._stub = stub
@@ -147,11 +184,12 @@ class OurClient:
 
 
 @asynccontextmanager
-async def open_clients(*, engine_port: int, target: str, api_key: str) -> AsyncIterator[dict[str, Client]]:
-    """Both."""
+async def open_clients(*, engine_port: int, relay: str, target: str, api_key: str) -> AsyncIterator[dict[str, Client]]:
+    """All three, in the order in which they take turns."""
     direct = DirectClient(engine_port)
-    async with grpc.aio.insecure_channel(target) as channel:
-        yield {"direct": direct, "ours": OurClient(stubs.GeneratorServiceStub(channel), api_key)}
+    async with grpc.aio.insecure_channel(relay) as bare, grpc.aio.insecure_channel(target) as channel:
+        relayed = GrpcClient(stubs.GeneratorServiceStub(bare), api_key)
+        yield {"direct": direct, "relay": relayed, "ours": GrpcClient(stubs.GeneratorServiceStub(channel), api_key)}
     direct.close()
 
 

@@ -1,4 +1,4 @@
-"""The processes that the benchmark of the generator measures: a contract server as the engine, and the generator.
+"""The processes that the benchmark of the generator measures: a contract server as the engine, the generator, a relay.
 
 Used by `generator.py`; everything is on loopback, settings come by environment, and each is stopped by its process id.
 """
@@ -25,10 +25,12 @@ _START_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where both listen, and their processes."""
+    """Where they listen, and their processes."""
 
     engine_port: int
     engine: psutil.Process
+    relay_target: str
+    relay: psutil.Process
     generator_target: str
     generator: psutil.Process
     api_key: str
@@ -43,10 +45,10 @@ class Stand:
 
 @contextmanager
 def open_stand(folder: Path) -> Iterator[Stand]:
-    """Start both, wait until they listen, and stop them at the end; the generator logs into `folder`."""
+    """Start them, wait until they listen, and stop them at the end; the generator logs into `folder`."""
     keys = folder / "api_keys.json"
     _, secret = create_key(keys, tenant="bench", scopes=("*",))
-    engine_log, log = folder / "engine.log", folder / "generator.log"
+    engine_log, relay_log, log = folder / "engine.log", folder / "relay.log", folder / "generator.log"
     window = ["--max-total-tokens", str(WINDOW_TOKENS), "--max-input-tokens", str(WINDOW_TOKENS - 1)]
     with _process([sys.executable, "-m", "servicekit.testing.tgi_server", *window], {}, engine_log) as engine:
         engine_port = int(_line(engine_log, "contract server at").rsplit(":", 1)[-1].strip("/ \n"))
@@ -58,11 +60,18 @@ def open_stand(folder: Path) -> Iterator[Stand]:
             "BINNACLE_GENERATOR__DEFAULT_ENGINE_URL": f"tgi://127.0.0.1:{engine_port}",
             "BINNACLE_GENERATOR__LOG_FORMAT": "json",
         }
-        with _process([sys.executable, "-m", "services.generator"], settings, log) as generator:
+        relay_command = [sys.executable, "-m", "tests.bench._generator_relay", str(engine_port)]
+        with (
+            _process(relay_command, {}, relay_log) as relay,
+            _process([sys.executable, "-m", "services.generator"], settings, log) as generator,
+        ):
+            relay_port = _line(relay_log, "relay at").split()[-1]
             started = json.loads(_line(log, '"service.ready"'))
             yield Stand(
                 engine_port,
                 psutil.Process(engine.pid),
+                f"127.0.0.1:{relay_port}",
+                psutil.Process(relay.pid),
                 f"127.0.0.1:{started['port']}",
                 psutil.Process(generator.pid),
                 secret,

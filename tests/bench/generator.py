@@ -11,6 +11,8 @@ the machine: `cpu_us_per_token` of each and `cores_busy` tell whether it was the
   to count first (the contract server is no fast tokenizer).
 - `added_itl_p99_ms`: 99th percentile of the time between two tokens at the client, less that of the direct way, with
   `--streams` open at once, each of 50 tokens a second. Tokens that come together have none between them.
+- `added_itl_p99_over_relay_ms`: the same against the relay (`_generator_relay.py`), the least that can stand between an
+  engine and a gRPC caller: what remains is ours, what the relay adds is what `grpc.aio` costs on this machine.
 - `throughput_ratio`: tokens a second of those streams, relative to the direct way.
 - `kb_per_stream`: growth of the generator's resident memory by those streams, when they are open for the first time.
 - `fewer`: the same with `--fewer` streams, for a machine that is too small for `--streams`.
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _bench(stand: Stand, options: argparse.Namespace) -> dict[str, Any]:
     numbers = count()
     async with open_clients(
-        engine_port=stand.engine_port, target=stand.generator_target, api_key=stand.api_key
+        engine_port=stand.engine_port, relay=stand.relay_target, target=stand.generator_target, api_key=stand.api_key
     ) as clients:
         first = await _first_tokens(stand, clients, numbers, options)
         idle_kb = _rss_kb(stand.generator)
@@ -86,6 +88,7 @@ async def _bench(stand: Stand, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "added_ttft_p50_ms": first["added_p50_ms"],
         "added_itl_p99_ms": summary["added_itl_p99_ms"],
+        "added_itl_p99_over_relay_ms": summary["added_itl_p99_over_relay_ms"],
         "throughput_ratio": summary["throughput_ratio"],
         "kb_per_stream": round(kb_per_stream, 1),
         "ttft": first,
@@ -105,7 +108,7 @@ async def _first_tokens(
     for _ in range(_WARM_REQUESTS):
         for client in clients.values():
             await client.stream(next(numbers), _FIRST_TOKENS)
-    rounds: dict[str, list[float]] = {"direct": [], "ours": [], "added": [], "added_if_counted": []}
+    rounds: dict[str, list[float]] = {"direct": [], "relay": [], "ours": [], "added": [], "added_if_counted": []}
     for number in range(1, options.rounds + 1):
         for name, chunks in (("added", FEW_CHUNKS), ("added_if_counted", MANY_CHUNKS)):
             waits = await _waits_ms(clients, numbers, chunks=chunks, requests=options.requests)
@@ -139,7 +142,10 @@ async def _load(
     windows: dict[str, list[Window]] = {way: [] for way in clients}
     for number in range(1, options.rounds + 1):
         for way, client in clients.items():
-            window = await _window(stand, client, numbers, streams=streams, tokens=tokens, seconds=options.seconds)
+            between = stand.relay if way == "relay" else stand.generator
+            window = await _window(
+                stand, client, numbers, between=between, streams=streams, tokens=tokens, seconds=options.seconds
+            )
             windows[way].append(window)
             used = ", ".join(f"{name} {spent:.0f}" for name, spent in window.cpu_us_per_token.items())
             _tell(
@@ -151,15 +157,25 @@ async def _load(
 
 
 async def _window(
-    stand: Stand, client: Client, numbers: Iterator[int], *, streams: int, tokens: int, seconds: float
+    stand: Stand,
+    client: Client,
+    numbers: Iterator[int],
+    *,
+    between: psutil.Process,
+    streams: int,
+    tokens: int,
+    seconds: float,
 ) -> Window:
-    """Open the streams over a second, so that their tokens are spread; measure once all are open."""
+    """Open the streams over a second, so that their tokens are spread; measure once all are open.
+
+    `between` is the process whose CPU is told as the generator's.
+    """
 
     async def run(place: int) -> Arrivals:
         await asyncio.sleep(_RAMP_S * place / streams)
         return await client.stream(next(numbers), tokens)
 
-    processes = {"engine": stand.engine, "generator": stand.generator, "client": psutil.Process()}
+    processes = {"engine": stand.engine, "generator": between, "client": psutil.Process()}
     gc.collect()
     gc.disable()
     try:
@@ -216,8 +232,12 @@ def _measured(
 
 def _summary(windows: Mapping[str, Sequence[Window]]) -> dict[str, Any]:
     pairs = list(zip(windows["ours"], windows["direct"], strict=True))
+    over_relay = (
+        ours.itl_p99_ms - relay.itl_p99_ms for ours, relay in zip(windows["ours"], windows["relay"], strict=True)
+    )
     return {
         "added_itl_p99_ms": round(statistics.median(ours.itl_p99_ms - direct.itl_p99_ms for ours, direct in pairs), 2),
+        "added_itl_p99_over_relay_ms": round(statistics.median(over_relay), 2),
         "throughput_ratio": round(
             statistics.median(ours.tokens_per_s / direct.tokens_per_s for ours, direct in pairs), 4
         ),
