@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from servicekit.domain.generation import FinishReason
 from servicekit.domain.ids import RequestIds
+from servicekit.domain.output_schema import OutputSchema
 from servicekit.errors import BackendTimeout, BackendUnavailable, BinnacleError
 from servicekit.ports.clock import Clock
 from servicekit.ports.event_bus import OutgoingEvent
@@ -17,6 +18,7 @@ from servicekit.rpc.deadline import Budget
 from servicekit.telemetry.correlation import name_request
 from services.gateway.admission import Admission
 from services.gateway.answer import Accepted, Answer, Emit, Outcome, emit_nothing
+from services.gateway.backends import Guard
 from services.gateway.conversations import Conversations
 from services.gateway.generating import Generating
 from services.gateway.idempotency import Claim, Idempotency
@@ -24,6 +26,7 @@ from services.gateway.observing import observe
 from services.gateway.publishing import Afterwards, Publishing, not_recorded
 from services.gateway.question import Asker, Question
 from services.gateway.record import Interaction
+from services.gateway.restoring import Restoring, check_may_restore, restore_answer
 from services.gateway.routes import Route, pick_route
 from services.gateway.screening import Screening
 from services.gateway.speculation import Speculation
@@ -52,6 +55,7 @@ class Answering:
     """The gateway's one way to answer; `event_of` encodes the record (`events.py`)."""
 
     stages: Stages
+    guard: Guard
     routes: Mapping[str, Route]
     ids: RequestIds
     admission: Admission
@@ -65,11 +69,12 @@ class Answering:
         """The answer, its record acknowledged; events go to `emit` on the way, `Completed` last.
 
         Raises:
-            InvalidRequest, Conflict, Overloaded: the request was not accepted, and nothing is recorded of it.
+            InvalidRequest, PermissionDenied, Conflict, Overloaded: it was not accepted; nothing is recorded of it.
             BinnacleError: the request failed; its record says with which reason.
             BackendUnavailable: EVENT_NOT_RECORDED, the record was not acknowledged.
         """
         validate_question(question)
+        check_may_restore(question, asker)
         schema = await read_schema(question)
         route = pick_route(self.routes, question)
         if budget.expired:
@@ -78,7 +83,7 @@ class Answering:
             request_id = self.ids.new(asker.tenant)
             claim = await self._claim(question, asker, request_id, budget)
             if isinstance(claim, Answer):
-                return await self._answer_again(claim, emit)
+                return await self._answer_again(claim, question, schema, budget, emit)
             name_request(request_id)
             interaction = Interaction(
                 question=question,
@@ -102,8 +107,12 @@ class Answering:
             in_flight_s=budget.remaining_s() + CLAIM_SLACK_S,
         )
 
-    async def _answer_again(self, recorded: Answer, emit: Emit) -> Answer:
+    async def _answer_again(
+        self, recorded: Answer, question: Question, schema: OutputSchema | None, budget: Budget, emit: Emit
+    ) -> Answer:
         answer = replace(recorded, replayed=True)
+        if question.restore_pii and recorded.outcome is Outcome.ANSWERED:
+            answer = await restore_answer(self.guard, answer, route=question.route, schema=schema, budget=budget)
         name_request(answer.request_id)
         await tell_again(answer, Accepted(answer.request_id, self.clock.now()), emit)
         return answer
@@ -111,7 +120,7 @@ class Answering:
     async def _answer_recorded(
         self, interaction: Interaction, budget: Budget, emit: Emit, claim: Claim | None
     ) -> Answer:
-        tell = Telling(emit, interaction)
+        tell = Telling(emit, interaction, Restoring(self.guard, interaction, budget))
         failure: BaseException | None = None
         try:
             await self._answer_in_time(interaction, budget, tell)
@@ -125,7 +134,7 @@ class Answering:
             await _acknowledged(publication, budget)
         if failure is not None:
             raise failure
-        answer = interaction.answer()
+        answer = interaction.told_answer()
         await tell.completed(answer)
         return answer
 

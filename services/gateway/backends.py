@@ -149,6 +149,10 @@ class Guard(Protocol):
         """Judge piece number `piece` (from 0) of an answer; `final` marks the last."""
         ...
 
+    async def restore_text(self, texts: Sequence[str], *, context: CheckContext, timeout_s: float) -> Sequence[str]:
+        """At most 32 texts with what end users typed put back; for callers who may have it alone."""
+        ...
+
 
 class Retriever(Protocol):
     """Finds chunks."""

@@ -85,14 +85,17 @@ async def build(settings: Settings, stack: Stack) -> Service:
 async def _open_backends(settings: Settings, stack: Stack) -> _Backends:
     """Channels to the backends; without one the gateway still serves, and degrades."""
 
-    async def channel(name: str, target: str, scope: str) -> grpc.aio.Channel:
+    async def channel(name: str, target: str, *scopes: str, as_name: str = "") -> grpc.aio.Channel:
         opened: Any = open_channel(
-            target, audience=name, minter=stack.minter, scopes={scope}, idempotent=IDEMPOTENT[name]
+            target, audience=name, minter=stack.minter, scopes=scopes, idempotent=IDEMPOTENT[name]
         )
-        return await stack.enter(name, opened, ping=ping, essential=False)
+        return await stack.enter(as_name or name, opened, ping=None if as_name else ping, essential=False)
+
+    guardrail = settings.guardrail_target
+    restoring = await channel("guardrail", guardrail, "guard", "restore", as_name="guardrail_restoring")
 
     return _Backends(
-        guard=GuardClient(await channel("guardrail", settings.guardrail_target, "guard")),
+        guard=GuardClient(await channel("guardrail", guardrail, "guard"), restoring=restoring),
         retriever=RetrieverClient(await channel("retriever", settings.retriever_target, "search")),
         generator=GeneratorClient(await channel("generator", settings.generator_target, "generate")),
     )
@@ -117,6 +120,7 @@ async def _answering(
     )
     return Answering(
         stages=stages,
+        guard=backends.guard,
         routes=settings.routes,
         ids=ids,
         admission=Admission(max_in_flight=settings.max_concurrent_answers),

@@ -35,7 +35,8 @@ from services.gateway.question import RetrievalMode, SealedFilter
 
 IDEMPOTENT = {
     "guardrail": tuple(
-        f"binnacle.guardrail.v1.GuardrailService/{name}" for name in ("CheckInput", "CheckRetrieved", "CheckOutput")
+        f"binnacle.guardrail.v1.GuardrailService/{name}"
+        for name in ("CheckInput", "CheckRetrieved", "CheckOutput", "RestoreText")
     ),
     "retriever": ("binnacle.retriever.v1.RetrieverService/SearchChunks",),
     "generator": ("binnacle.generator.v1.GeneratorService/ListModels",),
@@ -49,10 +50,11 @@ _PING_S = 2.0
 
 
 class GuardClient:
-    """Asks the guardrail."""
+    """Asks the guardrail; calls on `restoring` carry the scope `restore`, for callers who may have it alone."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, restoring: grpc.aio.Channel) -> None:
         self._stub: Any = GuardrailServiceStub(channel)
+        self._restoring_stub: Any = GuardrailServiceStub(restoring)
 
     async def check_input(self, text: str, *, context: CheckContext, timeout_s: float) -> Judgement:
         """Judge what an end user typed."""
@@ -104,6 +106,15 @@ class GuardClient:
         except grpc.aio.AioRpcError as exc:
             raise to_error(exc, "guardrail") from exc
         return _judgement(response)
+
+    async def restore_text(self, texts: Sequence[str], *, context: CheckContext, timeout_s: float) -> Sequence[str]:
+        """Put back what end users typed."""
+        request = guardrail_pb.RestoreTextRequest(texts=texts, context=_context(context))
+        try:
+            response = await self._restoring_stub.RestoreText(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise to_error(exc, "guardrail") from exc
+        return tuple(response.texts)
 
 
 class RetrieverClient:

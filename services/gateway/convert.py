@@ -82,12 +82,21 @@ def question_of(message: pb.Question, *, channel: Channel) -> Question:
         retrieval_mode=mode,
         output_schema=message.output_schema,
         want_logprobs=message.logprobs,
+        restore_pii=message.restore_pii,
     )
 
 
 def _fingerprint(message: pb.Question) -> bytes:
-    """What tells questions under one idempotency key apart; nothing where there is no key."""
-    return message.SerializeToString(deterministic=True) if message.idempotency_key else b""
+    """What tells questions under one idempotency key apart; nothing where there is no key.
+
+    Restoring is left out: it concerns how the answer is told, and what is kept for repeats is redacted either way.
+    """
+    if not message.idempotency_key:
+        return b""
+    asked = pb.Question()
+    asked.CopyFrom(message)
+    asked.ClearField("restore_pii")
+    return asked.SerializeToString(deterministic=True)
 
 
 def _history_of(message: pb.Question) -> tuple[Message, ...]:

@@ -115,7 +115,7 @@ class OpenAiApi:
         document = await self._read(call.request)
         key = call.request.headers.get("idempotency-key", "")
         question = question_of(document, idempotency_key=key)
-        asker = Asker(call.caller.tenant, call.caller.subject)
+        asker = Asker(call.caller.tenant, call.caller.subject, may_restore=call.caller.may("restore"))
         created_s = int(self._clock.now().timestamp())
 
         async def answered() -> None:

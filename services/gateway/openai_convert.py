@@ -79,6 +79,7 @@ _EXTRA = frozenset(
         "labels",
         "training_consent",
         "logprobs",
+        "restore_pii",
     ]
 )
 _MODES: Mapping[bool | str, RetrievalMode] = {
@@ -121,6 +122,7 @@ def question_of(document: Mapping[str, Any], *, idempotency_key: str) -> Questio
         retrieval_mode=_mode(extra),
         output_schema=output_schema_of(document.get("response_format")),
         want_logprobs=_extra(extra, "logprobs", bool, False),
+        restore_pii=_extra(extra, "restore_pii", bool, False),
     )
 
 
@@ -330,4 +332,9 @@ def _extra(extra: Mapping[str, Any], name: str, kind: type[Any], default: Any) -
 
 
 def _fingerprint(document: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
+    """What tells requests apart but for restoring, which concerns how an answer is told: what is kept is redacted."""
+    asked = dict(document)
+    extra = dict(_typed(document, "binnacle", dict, {}))
+    if extra.pop("restore_pii", None) is not None:
+        asked = {**asked, "binnacle": extra} if extra else {name: asked[name] for name in asked if name != "binnacle"}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()

@@ -63,11 +63,13 @@ class Question:
     retrieval_mode: RetrievalMode = RetrievalMode.ROUTE
     output_schema: str = ""
     want_logprobs: bool = False
+    restore_pii: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: the tenant and subject of the credential."""
+    """Who asks: the tenant and subject of the credential, and whether it carries the scope `restore`."""
 
     tenant: str
     subject: str
+    may_restore: bool = False

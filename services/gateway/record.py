@@ -6,7 +6,7 @@ the event: `query` and `recorded_answer` are empty where nothing was redacted be
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from opentelemetry.trace import Span
@@ -28,6 +28,7 @@ from services.gateway.backends import (
     SearchResult,
 )
 from services.gateway.question import Asker, Question
+from services.gateway.release import Piece, relocate
 from services.gateway.routes import Route
 
 _MICROSECONDS = 1_000_000
@@ -55,6 +56,7 @@ class Interaction:
     citations: tuple[AnswerCitation, ...] = ()
     tokens_seen: int = 0
     released: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list, repr=False)
     stand_in: str | None = None
     finish_reason: FinishReason | None = None
     policy_version: str = ""
@@ -105,11 +107,12 @@ class Interaction:
         self.verdicts.extend(kept)
         return kept
 
-    def release(self, text: str) -> None:
-        """Notes text that goes to the caller."""
+    def release(self, text: str, *, told: str | None = None) -> None:
+        """Notes text that goes to the caller; `told`: as the caller gets it, with values put back."""
         if self.first_token_s is None:
             self.first_token_s = self.clock.monotonic_s() - self.started_s
         self.released.append(text)
+        self.told.append(text if told is None else told)
 
     def close(self, outcome: Outcome, *, error_reason: str = "") -> None:
         """Sets the outcome; the first close counts."""
@@ -132,7 +135,7 @@ class Interaction:
 
     @property
     def text(self) -> str:
-        """The answer as the caller got it: what was released, or what stands in its place."""
+        """The answer as it is recorded: what was released, or what stands in its place."""
         return "".join(self.released) if self.stand_in is None else self.stand_in
 
     @property
@@ -192,7 +195,7 @@ class Interaction:
         return self.question.model or self.route.model or "default"
 
     def answer(self) -> Answer:
-        """The answer as it goes to the caller; needs a closed interaction."""
+        """The answer as it is kept; needs a closed interaction."""
         if self.outcome is None:
             raise RuntimeError("an interaction is closed before its answer is made")
         return Answer(
@@ -215,3 +218,11 @@ class Interaction:
             prompt=None if self.generated is None else self.generated.prompt,
             mean_logprob=self.mean_logprob,
         )
+
+    def told_answer(self) -> Answer:
+        """The answer as it goes to the caller: with the values put back that were put back in its tokens."""
+        answer = self.answer()
+        if self.stand_in is not None or self.told == self.released:
+            return answer
+        pieces = [Piece(text, told) for text, told in zip(self.released, self.told, strict=True)]
+        return replace(answer, text="".join(self.told), citations=relocate(answer.citations, pieces))

@@ -86,4 +86,4 @@ class GatewayServicer(GatewayServiceServicer):
 def current_asker() -> Asker:
     """Who makes the running call."""
     caller = current_caller()
-    return Asker(caller.tenant, caller.subject)
+    return Asker(caller.tenant, caller.subject, may_restore=caller.may("restore"))

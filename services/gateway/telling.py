@@ -11,15 +11,17 @@ from services.gateway.answer import (
     VerdictFound,
 )
 from services.gateway.record import Interaction
+from services.gateway.restoring import Restoring
 from services.gateway.standing_in import StandIn
 
 
 class Telling:
     """Accepted, retrieved, (token | verdict)*, [retracted], completed; each method sends what is due."""
 
-    def __init__(self, emit: Emit, interaction: Interaction) -> None:
+    def __init__(self, emit: Emit, interaction: Interaction, restoring: Restoring) -> None:
         self._emit = emit
         self._interaction = interaction
+        self._restoring = restoring
         self._retrieved_told = False
         self._verdicts_told = 0
 
@@ -43,10 +45,11 @@ class Telling:
             self._verdicts_told += 1
             await self._emit(VerdictFound(found[self._verdicts_told - 1]))
 
-    async def token(self, text: str) -> None:
-        """Release text."""
-        self._interaction.release(text)
-        await self._emit(Token(text))
+    async def token(self, text: str, *, restored: str | None = None) -> None:
+        """Release text; `restored` is what the caller is told in its place, where that is known already."""
+        told = await self._restoring.text(text) if restored is None else restored
+        self._interaction.release(text, told=told)
+        await self._emit(Token(told))
 
     async def stand_in(self, instead: StandIn) -> None:
         """Put a text in the answer's place: as its only token, or by retracting what was released."""

@@ -72,6 +72,7 @@ class FakeGuard:
     hook: Hook = no_hook
     inputs: list[str] = field(default_factory=list)
     outputs: list[tuple[str, int, bool]] = field(default_factory=list)
+    restored: list[tuple[tuple[str, ...], CheckContext]] = field(default_factory=list)
 
     async def check_input(self, text: str, *, context: CheckContext, timeout_s: float) -> Judgement:
         """Judge a question."""
@@ -100,6 +101,12 @@ class FakeGuard:
         self.outputs.append((text, piece, final))
         await self.hook("check_output")
         return judged(text, Surface.OUTPUT)
+
+    async def restore_text(self, texts: Sequence[str], *, context: CheckContext, timeout_s: float) -> Sequence[str]:
+        """Put the one address back that questions hold."""
+        self.restored.append((tuple(texts), context))
+        await self.hook("restore_text")
+        return [text.replace(REDACTED, SECRET) for text in texts]
 
 
 @dataclass
@@ -221,6 +228,7 @@ class Gateway:
                 Screening(self.guard, fail_open=self.fail_open),
                 Generating(self.generator, self.guard, fail_open=self.fail_open),
             ),
+            guard=self.guard,
             routes=self.routes,
             ids=self.ids,
             admission=Admission(max_in_flight=self.max_in_flight),
