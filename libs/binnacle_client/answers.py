@@ -9,7 +9,8 @@ from datetime import datetime
 class QuestionOptions:
     """What shapes an answer; every field has the service's default.
 
-    `output_schema` is a JSON schema as JSON that the answer must satisfy; `logprobs` asks for `Answer.mean_logprob`.
+    `output_schema` is a JSON schema as JSON that the answer must satisfy; `logprobs` asks for `Answer.mean_logprob`,
+    `restore_pii` for what end users typed in the place of its placeholders (the key needs the scope `restore`).
     """
 
     conversation_id: str = ""
@@ -21,6 +22,7 @@ class QuestionOptions:
     top_k: int = 0
     output_schema: str = ""
     logprobs: bool = False
+    restore_pii: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -62,6 +62,7 @@ def question_to_proto(text: str, options: QuestionOptions) -> gateway.Question:
         top_k=options.top_k,
         output_schema=options.output_schema,
         logprobs=options.logprobs,
+        restore_pii=options.restore_pii,
         labels=dict(options.labels),
     )
 

@@ -22,6 +22,7 @@ _EXCERPT_CHARS = 160
 @click.option("--top-k", default=0, help="How many chunks to retrieve.  [default: the route's]")
 @click.option("--schema", type=click.File(encoding="utf-8"), help="JSON schema that the answer must satisfy.")
 @click.option("--logprobs", is_flag=True, help="Tell how sure the model was (perplexity), where its engine does.")
+@click.option("--restore", is_flag=True, help="Put personal data back for its placeholders; needs the scope restore.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each event.")
 def ask(  # one parameter an option
@@ -32,6 +33,7 @@ def ask(  # one parameter an option
     top_k: int,
     schema: TextIO | None,
     logprobs: bool,
+    restore: bool,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -43,6 +45,7 @@ def ask(  # one parameter an option
         top_k=top_k,
         output_schema=schema.read() if schema else "",
         logprobs=logprobs,
+        restore_pii=restore,
     )
     asyncio.run(_ask(question, options, timeout_s=timeout, as_json=as_json))
 
