@@ -105,7 +105,10 @@ async def _answering(
     settings: Settings, stack: Stack, backends: _Backends, publishing: Publishing, ids: RequestIds
 ) -> Answering:
     store = await stack.enter(
-        "state_store", open_state_store(settings.state_store_url), ping=lambda store: store.ping()
+        "state_store",
+        open_state_store(settings.state_store_url),
+        ping=lambda store: store.ping(),
+        essential=False,  # without it conversations have no history, and idempotency keys are UNAVAILABLE
     )
     fail_open = settings.guard_failure == "open"
     stages = Stages(

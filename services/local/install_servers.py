@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from servicekit.errors import NotReady
-from services.local import native_install, native_llama, native_weaviate
+from services.local import native_install, native_llama, native_redis, native_weaviate
 
 # Name, what tests call a server of one's own, what stands in the way here, and what makes it.
 _SERVERS: tuple[tuple[str, str, Callable[[], str], Callable[[], object]], ...] = (
     ("Kafka", "BINNACLE_TEST_KAFKA", native_install.obstacle, native_install.install_kafka),
     ("Weaviate", "BINNACLE_TEST_WEAVIATE", native_weaviate.obstacle, native_weaviate.install_weaviate),
+    ("Redis", "BINNACLE_TEST_REDIS", native_redis.obstacle, native_redis.find_redis),
     ("llama.cpp", "BINNACLE_TEST_LLAMA", native_llama.obstacle, native_llama.install_llama),
 )
 

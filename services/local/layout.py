@@ -27,6 +27,7 @@ PREFERRED_PORTS: Mapping[str, int] = {
     "clickhouse": 8123,
     "kafka": 9092,
     "kafka.controller": 9093,
+    "redis": 6379,
     "weaviate": 8080,
     "weaviate.grpc": 50051,
     "weaviate.gossip": 7946,

@@ -1,7 +1,7 @@
 """`python -m services.local.servers start|stop`: real servers for a person or for tests, left running.
 
 What `make servers` runs. It takes what the machine can do: a native Kafka where Java and Maven are there, a native
-Weaviate where Go is, else the containers of `docker-compose.yml`.
+Weaviate where Go is, a native Redis where it is installed, else the containers of `docker-compose.yml`.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # ships no stubs
 
 from servicekit.errors import BinnacleError, NotReady
-from services.local import native_install, native_weaviate
+from services.local import native_install, native_redis, native_weaviate
 from services.local.layout import HOST, choose_ports
 from services.local.native_kafka import NativeKafka
+from services.local.native_redis import NativeRedis
 from services.local.native_server import start_server
 from services.local.native_weaviate import NativeWeaviate
 
@@ -33,7 +34,7 @@ class _Kind:
 
     name: str
     obstacle: Callable[[], str]
-    make: Callable[[Path, Mapping[str, int]], NativeKafka | NativeWeaviate]
+    make: Callable[[Path, Mapping[str, int]], NativeKafka | NativeWeaviate | NativeRedis]
     address: Callable[[Any], str]
     ports: tuple[str, ...]
     container: str
@@ -55,6 +56,14 @@ _KINDS = (
         lambda native: str(native.url),
         native_weaviate.PORT_NAMES,
         f"weaviate://{HOST}:18080?grpc_port=15051",
+    ),
+    _Kind(
+        "redis",
+        native_redis.obstacle,
+        native_redis.on_ports,
+        lambda native: str(native.url),
+        ("redis",),
+        f"redis://{HOST}:16379/0",
     ),
 )
 

@@ -1,12 +1,16 @@
 """The Redis state store keeps the contract of its port on a real server, a password and a restart included."""
 
 import asyncio
+import os
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from servicekit.adapters.redis.address import RedisAddress
 from servicekit.adapters.redis.state_store import RedisStateStore, open_state_store
 from servicekit.errors import BackendUnavailable
 from servicekit.testing.conformance.state_store import StateStoreConformance
@@ -21,43 +25,50 @@ SPEED = 10.0
 
 
 class _Hurried(RedisStateStore):
-    """Lives so much faster, as a real server's clock is not ours to move."""
+    """Lives so much faster, as a real server's clock is not ours to move; its keys begin with a name of its own."""
+
+    def __init__(self, client: Redis, address: RedisAddress) -> None:
+        super().__init__(client, address)
+        self._name = uuid.uuid4().hex
+
+    async def get(self, key: str) -> bytes | None:
+        return await super().get(f"{self._name}:{key}")
 
     async def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
-        await super().put(key, value, ttl_s=ttl_s / SPEED)
+        await super().put(f"{self._name}:{key}", value, ttl_s=ttl_s / SPEED)
 
     async def swap(self, key: str, *, expected: bytes | None, value: bytes | None, ttl_s: float) -> bool:
-        return await super().swap(key, expected=expected, value=value, ttl_s=ttl_s / SPEED)
+        return await super().swap(f"{self._name}:{key}", expected=expected, value=value, ttl_s=ttl_s / SPEED)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the server and its password are."""
+    """Where a server of our own and its password are."""
     if reason := native_redis.obstacle():
-        pytest.skip(reason)
+        pytest.skip(f"{reason}; or let BINNACLE_TEST_REDIS name one (redis://host:port/0) kept for tests")
     made = tmp_path_factory.mktemp("redis")
     (made / "password").write_text(SECRET, encoding="utf-8")
     return made
 
 
 @pytest.fixture(scope="module")
-def native(folder: Path, unused_tcp_port_factory: Callable[[], int]) -> NativeRedis:
-    """A server to run, that asks for a password."""
-    return NativeRedis(folder, unused_tcp_port_factory(), SECRET)
-
-
-@pytest.fixture(scope="module")
-def url(native: NativeRedis, folder: Path) -> Iterator[str]:
-    """The address of a server that runs."""
+def own_url(folder: Path, unused_tcp_port_factory: Callable[[], int]) -> Iterator[str]:
+    """The address of a server of our own, that asks for a password."""
+    native = NativeRedis(folder, unused_tcp_port_factory(), SECRET)
     with running_server(native):
         yield f"{native.url}?password_file={folder / 'password'}"
 
 
 @pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """The address of a server: the one that is named, else our own."""
+    return os.environ.get("BINNACLE_TEST_REDIS", "") or str(request.getfixturevalue("own_url"))
+
+
+@pytest.fixture
 async def state_store(url: str) -> AsyncIterator[RedisStateStore]:
-    """An empty store that lives ten times as fast."""
+    """A store that lives ten times as fast, under keys that no other test uses."""
     async with open_state_store(url) as store:
-        await store._client.flushdb()
         yield _Hurried(store._client, store._address)
 
 
@@ -71,9 +82,9 @@ class TestRealRedisStateStore(StateStoreConformance):
     """All of the port's contract."""
 
 
-async def test_without_its_password_a_server_refuses(url: str) -> None:
+async def test_without_its_password_a_server_refuses(own_url: str) -> None:
     """The error says to correct the password and does not show one."""
-    async with open_state_store(url.partition("?")[0]) as store:
+    async with open_state_store(own_url.partition("?")[0]) as store:
         with pytest.raises(BackendUnavailable, match="correct the user and the password") as refused:
             await store.ping()
     assert SECRET not in str(refused.value)

@@ -15,14 +15,16 @@ from servicekit.rpc.keyfiles import ensure_hmac_key, ensure_token_keys
 TOKEN_PRIVATE_KEY = "token.key"  # noqa: S105  # a file's name
 TOKEN_PUBLIC_KEY = "token.pub"  # noqa: S105  # a file's name
 REQUEST_ID_KEY = "request_ids.key"
+VAULT_KEY = "vault.key"
 API_KEYS = "api_keys.json"
 
 
 def init_keys(directory: Path) -> None:
-    """Make the token pair and the request-id key, unless they are there; readable by their owner alone."""
+    """Make the token pair, the request-id key and the vault's key where they are missing, for their owner alone."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     ensure_token_keys(directory / TOKEN_PRIVATE_KEY, directory / TOKEN_PUBLIC_KEY)
     ensure_hmac_key(directory / REQUEST_ID_KEY)
+    ensure_hmac_key(directory / VAULT_KEY)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
