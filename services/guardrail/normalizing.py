@@ -1,16 +1,20 @@
 """Normalises a text before it is judged, and leads every place found there back to the original text.
 
-Pure; the first step of a check: NFKC, zero-width and other invisible characters dropped, tag characters read.
+Pure; the first step of a check: NFKC, zero-width and other invisible characters dropped, tag characters read. Further
+views of a text, without its disguises, are made by `reading/disguises.py` where they are asked for.
 """
 
+import re
 import unicodedata
-from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from servicekit.domain.verdict import Span
+from services.guardrail.reading.disguises import MAX_LAYERS, decoded, spelled
+from services.guardrail.reading.edits import Edit, Edits
 
-NORMALIZING_VERSION = "nfkc-1"
+NORMALIZING_VERSION = "nfkc-1+readings-1"
 
 _TAG_FIRST, _TAG_LAST, _TAG_OFFSET = 0xE0020, 0xE007E, 0xE0000
 _INVISIBLE = frozenset(
@@ -18,64 +22,80 @@ _INVISIBLE = frozenset(
     "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\ufe00\ufe01\ufe02\ufe03\ufe04\ufe05\ufe06\ufe07\ufe08"
     "\ufe09\ufe0a\ufe0b\ufe0c\ufe0d\ufe0e\ufe0f\ufeff\U000e0001\U000e007f"
 )
+# One class of characters: linear.
+_DROPPED = re.compile("[" + "".join(sorted(_INVISIBLE)) + f"{chr(_TAG_FIRST)}-{chr(_TAG_LAST)}]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NormalizedText:
     """The text as judged, and where its characters came from.
 
-    `starts[i]` and `ends[i]` enclose, in the original, what became `text[i]`; both never decrease. They are empty
-    where nothing changed.
+    `layers` are the edits that led from the original to the text, the first first; none where nothing changed.
     """
 
     original: str
     text: str
-    starts: tuple[int, ...] = ()
-    ends: tuple[int, ...] = ()
+    layers: tuple[Edits, ...] = ()
 
-    @property
+    @cached_property
     def views(self) -> tuple["NormalizedText", ...]:
-        """This text first, then further readings of the same original, only where they differ."""
-        return (self,)
+        """This text first, then the text decoded, then spelled as words: each only where it differs."""
+        view = self
+        views = [self]
+        for _ in range(MAX_LAYERS):
+            edits = decoded(view.text)
+            if edits is None:
+                break
+            view = view.changed(edits)
+            if (normal := _normal_form(view.text)) is not None:
+                view = view.changed(normal)
+        if view.text != self.text:
+            views.append(view)
+        if (words := spelled(view.text)) is not None:
+            views.append(view.changed(words))
+        return tuple(views)
+
+    def changed(self, edits: Edits) -> "NormalizedText":
+        """What these edits of the text make of it."""
+        return NormalizedText(self.original, edits.text, (*self.layers, edits))
 
     def to_original(self, span: Span) -> Span:
         """The piece of the original that became `text[span.start:span.end]`."""
-        if not self.starts:
-            return span
-        if span.start >= span.end:
-            place = self.starts[span.start] if span.start < len(self.starts) else len(self.original)
-            return Span(place, place)
-        return Span(self.starts[span.start], self.ends[span.end - 1])
+        for edits in reversed(self.layers):
+            span = edits.to_before(span)
+        return span
 
     def from_original(self, span: Span) -> Span:
         """What a piece of the original became; empty where all of it was dropped."""
-        if not self.starts:
-            return span
-        start = bisect_left(self.starts, span.start)
-        return Span(start, max(start, bisect_left(self.starts, span.end)))
+        for edits in self.layers:
+            span = edits.to_after(span)
+        return span
 
     def hidden_runs(self, *, at_least: int) -> tuple[Span, ...]:
         """Runs of tag characters in the original: text that no reader sees and a model reads."""
+        if self.original.isascii():
+            return ()
         places = [index for index, char in enumerate(self.original) if _is_tag(char)]
         return tuple(run for run in _runs(places) if run.end - run.start >= at_least)
 
 
 def normalize(original: str) -> NormalizedText:
     """NFKC by clusters (a character and its combining marks), invisible characters dropped, tags as ASCII."""
-    if original.isascii():
-        return NormalizedText(original, original)
-    pieces: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for start, end in _clusters(original):
-        piece = _readable(original[start:end])
-        pieces.append(piece)
-        starts.extend([start] * len(piece))
-        ends.extend([end] * len(piece))
-    text = "".join(pieces)
-    if text == original:
-        return NormalizedText(original, original)
-    return NormalizedText(original, text, tuple(starts), tuple(ends))
+    plain = NormalizedText(original, original)
+    edits = _normal_form(original)
+    return plain if edits is None else plain.changed(edits)
+
+
+def _normal_form(text: str) -> Edits | None:
+    """The clusters that are not in their normal form; None where all are."""
+    if text.isascii() or (unicodedata.is_normalized("NFKC", text) and not _DROPPED.search(text)):
+        return None
+    changed = [
+        Edit(Span(start, end), shown)
+        for start, end in _clusters(text)
+        if (shown := _readable(piece := text[start:end])) != piece
+    ]
+    return Edits(text, changed) if changed else None
 
 
 def _clusters(text: str) -> list[tuple[int, int]]:
