@@ -4,22 +4,22 @@ Every check publishes exactly one decision, which holds no text; its id is deriv
 repeated check is the same event.
 """
 
-import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
 from servicekit.ports.clock import Clock
-from services.guardrail.judging import MAX_VERDICTS, Assessment, Judge, strongest_first_kept
+from services.guardrail.judging import Assessment, Judge, assessments
 from services.guardrail.metrics import CHECK_SECONDS, CHECKS, RESTORED, VERDICTS
-from services.guardrail.policy import OnFailure, Policy
+from services.guardrail.policy import OnFailure, PoliciesInForce, Policy
 from services.guardrail.policy_store import PolicyStore
 from services.guardrail.redacting import Found, Redactor
 from services.guardrail.retrieved_cache import RetrievedCache, content_key
 from services.guardrail.sealing import Owner
 from services.guardrail.vault import Vault
 from services.guardrail.vault_verdict import not_kept
+from services.guardrail.verdicts import MAX_VERDICTS, strongest_first_kept
 from services.guardrail.workers import Workers
 
 
@@ -142,18 +142,18 @@ class Guardrail:
     ) -> RetrievedJudgements:
         """Judge each chunk by itself; a block concerns that chunk alone."""
         started_s = self._clock.monotonic_s()
-        policy = self._policies.for_tenant(context.tenant)
+        in_force = self._policies.in_force(context.tenant, context.route)
+        policy = in_force.policy
         chars = sum(len(item.text) for item in texts)
-        work = functools.partial(self._assess_retrieved, texts, policy)
-        assessments = await self._workers.run(work, chars=chars, deadline_s=deadline_s)
+        assessed = await self._assess_retrieved(texts, in_force, deadline_s)
         redacted = await self._redactor.redact(
-            [_found(item.text, found) for item, found in zip(texts, assessments, strict=True)],
+            [_found(item.text, found) for item, found in zip(texts, assessed, strict=True)],
             context.owner,
             remember=False,
         )
         judgements = tuple(
             (item.chunk_id, _judgement(text, _of_chunk(found, item.chunk_id), policy))
-            for item, text, found in zip(texts, redacted.texts, assessments, strict=True)
+            for item, text, found in zip(texts, redacted.texts, assessed, strict=True)
         )
         verdicts = [verdict for _, judgement in judgements for verdict in judgement.verdicts]
         decision = self._decision(
@@ -186,10 +186,11 @@ class Guardrail:
         deadline_s: float | None,
     ) -> Judgement:
         started_s = self._clock.monotonic_s()
-        policy = self._policies.for_tenant(context.tenant)
-        chars = len(text) + sum(map(len, chunk_texts))
-        work = functools.partial(self._judge.assess, surface, text, policy=policy, chunk_texts=chunk_texts)
-        assessment = await self._workers.run(work, chars=chars, deadline_s=deadline_s)
+        in_force = self._policies.in_force(context.tenant, context.route)
+        policy = in_force.policy
+        (assessment,) = await self.assess(
+            surface, (text,), in_force=in_force, chunk_texts=chunk_texts, deadline_s=deadline_s
+        )
         judgement = await self._redacted(surface, text, assessment, policy, context)
         decision = self._decision(
             surface, context, judgement.verdicts, policy, chars=len(text), count=1, started_s=started_s
@@ -209,18 +210,39 @@ class Guardrail:
             assessment = replace(assessment, verdicts=verdicts, action=combined_action(verdicts))
         return _judgement(redacted.texts[0], assessment, policy)
 
-    def _assess_retrieved(self, texts: Sequence[RetrievedText], policy: Policy) -> list[Assessment]:
-        return [self._assess_chunk(item, policy) for item in texts]
+    async def assess(
+        self,
+        surface: Surface,
+        texts: Sequence[str],
+        *,
+        in_force: PoliciesInForce,
+        chunk_texts: Sequence[str] = (),
+        deadline_s: float | None,
+    ) -> list[Assessment]:
+        """What is found in each text, off the event loop; what fails or takes too long is decided by the policy."""
+        examination = self._judge.examination(surface, texts, in_force=in_force, chunk_texts=chunk_texts)
+        await self._workers.examine(examination, deadline_s=deadline_s)
+        return assessments(examination)
 
-    def _assess_chunk(self, item: RetrievedText, policy: Policy) -> Assessment:
-        if not item.cached:
-            return self._judge.assess(Surface.RETRIEVED, item.text, policy=policy)
-        key = content_key(item.text, rules_version=self._judge.rules_version, policy_version=policy.version)
-        assessment = self._cache.get(key)
-        if assessment is None:
-            assessment = self._judge.assess(Surface.RETRIEVED, item.text, policy=policy)
-            self._cache.put(key, assessment)
-        return assessment
+    async def _assess_retrieved(
+        self, texts: Sequence[RetrievedText], in_force: PoliciesInForce, deadline_s: float | None
+    ) -> list[Assessment]:
+        """Those known already from memory, the others in one piece of work, each text once."""
+        keys = [content_key(item.text, rules_version=self._judge.rules_version, in_force=in_force) for item in texts]
+        found = {key: self._cache.get(key) if item.cached else None for key, item in zip(keys, texts, strict=True)}
+        unknown = {key: item for key, item in zip(keys, texts, strict=True) if found[key] is None}
+        if unknown:
+            judged = await self.assess(
+                Surface.RETRIEVED,
+                [item.text for item in unknown.values()],
+                in_force=in_force,
+                deadline_s=deadline_s,
+            )
+            for (key, item), assessment in zip(unknown.items(), judged, strict=True):
+                found[key] = assessment
+                if item.cached:
+                    self._cache.put(key, assessment)
+        return [assessment for key in keys if (assessment := found[key]) is not None]
 
     def _decision(
         self,

@@ -1,27 +1,27 @@
-"""Runs the detectors over one text and gives each finding the action that the policy states.
+"""Lays out what a check asks of which detector, and gives what they found the actions that the policy states.
 
-Pure; called by `checking.py`, in a worker thread where the text is long.
+Pure; called by `checking.py`, between which and the detectors stand `workers.py` and `examining.py`.
 """
 
-import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import structlog
-
-from servicekit.domain.verdict import Action, Finding, Surface, Verdict, combined_action
-from services.guardrail.detectors.detector import Detector, Subject
-from services.guardrail.metrics import DETECTOR_FAILURES
-from services.guardrail.normalizing import normalize
-from services.guardrail.policy import DetectorPolicy, OnFailure, Policy
+from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
+from services.guardrail.detectors.detector import Detector, Embed, embeds
+from services.guardrail.examining import READING_TIMEOUT_S, Attempt, Examination, Step
+from services.guardrail.policy import PoliciesInForce, Policy
 from services.guardrail.redacting import Replaceable
+from services.guardrail.stuck import StuckThreads
+from services.guardrail.verdicts import (
+    MAX_VERDICTS,
+    Asker,
+    Fault,
+    fault_verdict,
+    found_verdicts,
+    strongest_first_kept,
+)
 
-log = structlog.get_logger()
-
-_NOT_ASKED = DetectorPolicy(actions={}, min_score=1.0, on_failure=OnFailure.OPEN, shadow=True)
-
-MAX_VERDICTS = 200
-"""Verdicts listed for one text, the strongest first kept; redaction and action count all of them."""
+__all__ = ["MAX_VERDICTS", "Assessment", "Judge", "strongest_first_kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,106 +36,98 @@ class Assessment:
 
 
 class Judge:
-    """The detectors and how they are asked."""
+    """The detectors and how they are asked. `embed` is None where no embedder is configured."""
 
-    def __init__(self, detectors: Sequence[Detector]) -> None:
+    def __init__(self, detectors: Sequence[Detector], *, embed: Embed | None = None) -> None:
         self._detectors = tuple(detectors)
+        self._cheap_first = sorted(enumerate(self._detectors), key=lambda placed: embeds(placed[1]))
+        self._embed = embed
+        self._stuck = StuckThreads()
         self.rules_version = "|".join(f"{detector.id}:{detector.version}" for detector in detectors)
 
+    def examination(
+        self, surface: Surface, texts: Sequence[str], *, in_force: PoliciesInForce, chunk_texts: Sequence[str] = ()
+    ) -> Examination:
+        """The steps that judge these texts, none of them taken yet."""
+        wanted = [
+            (detector, position, step_askers)
+            for position, detector in self._cheap_first
+            if (step_askers := tuple(_askers(surface, detector, in_force)))
+        ]
+        cheap = [one for one in wanted if not embeds(one[0])]
+        costly = wanted[len(cheap) :]
+        steps: list[Step] = []
+        for place in range(len(texts)):
+            steps.append(Step(place, READING_TIMEOUT_S))
+            steps += (step for one in cheap for step in _steps(place, *one))
+        steps += (step for place in range(len(texts)) for one in costly for step in _steps(place, *one))
+        return Examination(surface, tuple(texts), steps, self._stuck, chunk_texts=tuple(chunk_texts), embed=self._embed)
+
     def assess(self, surface: Surface, text: str, *, policy: Policy, chunk_texts: Sequence[str] = ()) -> Assessment:
-        """Judge one text. Spans of the result are places in `text`."""
-        subject = Subject(surface, normalize(text), tuple(chunk_texts))
-        verdicts: list[Verdict] = []
-        replaceable: list[Replaceable] = []
-        complete = True
-        for detector in self._detectors:
-            rule = policy.detectors.get(detector.id, _NOT_ASKED)
-            action = rule.actions.get(surface)
-            if action is None:
-                continue
-            try:
-                findings = [finding for finding in detector.find(subject) if finding.score >= rule.min_score]
-            except Exception as exc:  # noqa: BLE001  # whatever a detector does, the policy decides what it means
-                verdicts.append(_failure_verdict(exc, subject, detector, policy))
-                complete = False
-                continue
-            verdicts += [_verdict(finding, subject, detector, policy) for finding in findings]
-            if action is Action.REDACT and not rule.shadow:
-                replaceable += _replaceable(findings, subject)
-        return Assessment(
-            action=combined_action(verdicts),
-            verdicts=strongest_first_kept(verdicts, at_most=MAX_VERDICTS),
-            replaceable=tuple(replaceable),
-            groundedness=_groundedness(subject, policy),
-            complete=complete,
-        )
+        """Judge one text here and now, in this thread: nobody watches for detectors that hang."""
+        examination = self.examination(surface, (text,), in_force=PoliciesInForce(policy), chunk_texts=chunk_texts)
+        examination.run(Attempt())
+        return assessments(examination)[0]
 
 
-def strongest_first_kept(verdicts: Sequence[Verdict], *, at_most: int) -> tuple[Verdict, ...]:
-    """The verdicts in their order; where there are too many, the weakest and last are left out."""
-    if len(verdicts) <= at_most:
-        return tuple(verdicts)
-    ranked = sorted(range(len(verdicts)), key=lambda place: (-verdicts[place].action.strength, place))
-    return tuple(verdicts[place] for place in sorted(ranked[:at_most]))
+def assessments(examination: Examination) -> list[Assessment]:
+    """What was found, text by text. Spans are places in the texts as given; steps not reached count as timeouts."""
+    by_place: list[list[Step]] = [[] for _ in examination.texts]
+    for step in sorted(examination.steps, key=lambda step: step.position):
+        if step.detector is not None:
+            by_place[step.place].append(step)
+    return [_assessment(examination, place, steps) for place, steps in enumerate(by_place)]
 
 
-def _verdict(finding: Finding, subject: Subject, detector: Detector, policy: Policy) -> Verdict:
-    rule = policy.detectors[detector.id]
-    return Verdict(
-        surface=subject.surface,
-        detector=detector.id,
-        detector_version=detector.version,
-        action=rule.actions[subject.surface],
-        score=finding.score,
-        rule=finding.rule,
-        span=subject.normalized.to_original(finding.span) if finding.span else None,
-        message=finding.message,
-        policy_version=policy.version,
-        shadow=rule.shadow,
+def _askers(surface: Surface, detector: Detector, in_force: PoliciesInForce) -> Iterator[Asker]:
+    for policy in (in_force.policy, in_force.candidate):
+        rule = policy.detectors.get(detector.id) if policy else None
+        action = rule.actions.get(surface) if rule else None
+        if policy and rule and action is not None:
+            candidate = policy is in_force.candidate
+            yield Asker(policy, rule, action, shadow=candidate or rule.shadow or policy.shadow, candidate=candidate)
+
+
+def _steps(place: int, detector: Detector, position: int, askers: tuple[Asker, ...]) -> Iterator[Step]:
+    """One step for all who ask the same; one each where their options differ."""
+    default = detector.options_model() if detector.options_model else None
+    options = [asker.rule.options or default for asker in askers]
+    groups = [askers] if all(one == options[0] for one in options) else [(asker,) for asker in askers]
+    for group in groups:
+        rule = group[0].rule
+        yield Step(place, rule.timeout_ms / 1_000, detector, group, rule.options or default, position)
+
+
+def _assessment(examination: Examination, place: int, steps: Sequence[Step]) -> Assessment:
+    told: list[Verdict] = []
+    compared: list[Verdict] = []
+    replaceable: list[Replaceable] = []
+    complete = True
+    for step in steps:
+        answer = examination.answer(step)
+        complete = complete and not isinstance(answer, Fault)
+        for asker in step.askers:
+            verdicts = _verdicts(examination, step, asker)
+            (compared if asker.candidate else told).extend(verdicts)
+            if asker.action is Action.REDACT and not asker.shadow and not isinstance(answer, Fault):
+                replaceable += (
+                    Replaceable(one.place, one.finding.kind)
+                    for one in answer
+                    if one.place and one.finding.kind and one.finding.score >= asker.rule.min_score
+                )
+    return Assessment(
+        action=combined_action(told),
+        verdicts=strongest_first_kept([*told, *compared], at_most=MAX_VERDICTS),
+        replaceable=tuple(replaceable),
+        groundedness=examination.groundedness.get(place),
+        complete=complete,
     )
 
 
-def _replaceable(findings: Sequence[Finding], subject: Subject) -> list[Replaceable]:
-    return [
-        Replaceable(subject.normalized.to_original(finding.span), finding.kind)
-        for finding in findings
-        if finding.span and finding.kind
-    ]
-
-
-def _failure_verdict(error: Exception, subject: Subject, detector: Detector, policy: Policy) -> Verdict:
-    """Flag or block, as the policy says. Logs neither the error's text nor values: they may hold what is judged."""
-    rule = policy.detectors[detector.id]
-    frames = traceback.extract_tb(error.__traceback__)
-    log.error(
-        "detector.failed",
-        detector=detector.id,
-        surface=subject.surface.value,
-        on_failure=rule.on_failure.value,
-        error=type(error).__name__,
-        place=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
-    )
-    DETECTOR_FAILURES.labels(detector.id).inc()
-    return Verdict(
-        surface=subject.surface,
-        detector=detector.id,
-        detector_version=detector.version,
-        action=Action.BLOCK if rule.on_failure is OnFailure.CLOSED else Action.FLAG,
-        score=0.0,
-        rule=f"{detector.id}.failed",
-        span=None,
-        message=f"The detector failed; the policy fails {rule.on_failure.value}.",
-        policy_version=policy.version,
-        shadow=rule.shadow,
-    )
-
-
-def _groundedness(subject: Subject, policy: Policy) -> float | None:
-    """The answer's support where the policy asks for it; None where the detector itself failed."""
-    rule = policy.detectors.get("groundedness")
-    if rule is None or subject.surface not in rule.actions:
-        return None
-    try:
-        return subject.grounding.score if subject.grounding else None
-    except Exception:  # noqa: BLE001  # told by the detector's own verdict
-        return None
+def _verdicts(examination: Examination, step: Step, asker: Asker) -> list[Verdict]:
+    answer = examination.answer(step)
+    if step.detector is None:
+        return []
+    if isinstance(answer, Fault):
+        return [fault_verdict(answer, surface=examination.surface, detector=step.detector, asker=asker)]
+    return found_verdicts(answer, surface=examination.surface, detector=step.detector, asker=asker)

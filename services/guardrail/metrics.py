@@ -8,8 +8,14 @@ CHECK_SECONDS = histogram("guardrail_check", meaning="Time to judge one check.",
 CHECKS = counter("guardrail_checks", meaning="Checks by surface and action.", labels=("surface", "action"))
 # One per verdict told.
 VERDICTS = counter("guardrail_verdicts", meaning="Verdicts by detector and action.", labels=("detector", "action"))
-# The detector raised; the policy decided.
-DETECTOR_FAILURES = counter("guardrail_detector_failures", meaning="Detectors that raised.", labels=("detector",))
+# The detector raised, or did not answer in time; the policy decided.
+DETECTOR_FAILURES = counter("guardrail_detector_failures", meaning="Detectors that failed.", labels=("detector",))
+# One text judged by one detector; `reading` is its normalisation.
+DETECTOR_SECONDS = histogram("guardrail_detector", meaning="Time of one detector for one text.", labels=("detector",))
+# Given up because their detector did not come back; it is not asked while too many hang in it.
+THREADS_STUCK = gauge("guardrail_threads_stuck", meaning="Threads that hang in a detector.", labels=("detector",))
+# Texts whose vector was still known, of all that detectors wanted embedded.
+EMBEDDINGS = counter("guardrail_embeddings", meaning="Texts to embed.", labels=("outcome",))
 # Retrieved texts judged from memory, of all retrieved texts that could be.
 CACHE = counter("guardrail_cache", meaning="Look-ups of kept judgements.", labels=("outcome",))
 # Decisions accepted and not yet acknowledged by the bus.

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from services.guardrail.detectors.detector import Detector
-from services.guardrail.policy import Policy
+from services.guardrail.policy import PoliciesInForce, Policy
 from services.guardrail.policy_file import PolicyError, default_policy, parse_policy
 
 log = structlog.get_logger()
@@ -45,6 +45,11 @@ class PolicyStore:
         """The tenant's own policy, or the default."""
         policies = self._loaded.policies
         return policies.get(tenant, policies[_DEFAULT])
+
+    def in_force(self, tenant: str, route: str = "") -> PoliciesInForce:
+        """What a check of this tenant on this route goes by."""
+        del route
+        return PoliciesInForce(self.for_tenant(tenant))
 
     def load(self) -> None:
         """Read all files.

@@ -9,12 +9,13 @@ from threading import Lock
 
 from services.guardrail.judging import Assessment
 from services.guardrail.metrics import CACHE
+from services.guardrail.policy import PoliciesInForce
 
 Key = tuple[str, str, str]
 
 
 class RetrievedCache:
-    """Assessments by (SHA-256 of the text, rules version, policy version); least recently used go first."""
+    """Assessments by (SHA-256 of the text, rules version, policies in force); least recently used go first."""
 
     def __init__(self, *, capacity: int) -> None:
         self._capacity = capacity
@@ -40,6 +41,7 @@ class RetrievedCache:
                 self._kept.popitem(last=False)
 
 
-def content_key(text: str, *, rules_version: str, policy_version: str) -> Key:
+def content_key(text: str, *, rules_version: str, in_force: PoliciesInForce) -> Key:
     """The key of a text; its hash is always our own, so that no caller can plant a verdict for another's text."""
-    return (hashlib.sha256(text.encode()).hexdigest(), rules_version, policy_version)
+    candidate = f"|{in_force.candidate.version}" if in_force.candidate else ""
+    return (hashlib.sha256(text.encode()).hexdigest(), rules_version, f"{in_force.policy.version}{candidate}")

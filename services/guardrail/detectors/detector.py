@@ -85,4 +85,9 @@ class Detector(Protocol):
         ...
 
 
+def embeds(detector: Detector) -> bool:
+    """Whether every judgement of it embeds: a class says so by `embeds = True`, and is asked after the cheap ones."""
+    return bool(getattr(detector, "embeds", False))
+
+
 EVERY_SURFACE = frozenset(Surface)
