@@ -46,7 +46,10 @@ class Telling:
             await self._emit(VerdictFound(found[self._verdicts_told - 1]))
 
     async def token(self, text: str, *, restored: str | None = None) -> None:
-        """Release text; `restored` is what the caller is told in its place, where that is known already."""
+        """Release text; `restored` is what the caller is told in its place, where that is known already.
+
+        Never known for an answer by a schema: there a value has to stay inside its string (`restoring.py`).
+        """
         told = await self._restoring.text(text) if restored is None else restored
         self._interaction.release(text, told=told)
         await self._emit(Token(told))

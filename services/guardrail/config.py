@@ -18,8 +18,16 @@ class Settings(ServiceSettings):
         default=None, description="folder of <tenant>.yaml and default.yaml; unset: the packaged policy for all"
     )
     policy_poll_s: float = Field(default=2.0, gt=0, description="between two looks for changed policy files")
-    worker_threads: int = Field(default=2, ge=1, description="threads that judge long texts")
-    worker_queue: int = Field(default=64, ge=0, description="long checks waiting; more: RESOURCE_EXHAUSTED")
+    worker_threads: int = Field(default=2, ge=1, description="threads that judge")
+    worker_queue: int = Field(default=64, ge=0, description="checks waiting; more: RESOURCE_EXHAUSTED")
+    embedder_url: str = Field(
+        default="onnx://minilm?precision=int8",
+        description="the embedder of detectors that compare meanings: onnx://minilm, onnx:///folder of a "
+        "sentence-transformers model, tei://host:port or openai://host/v1?model=…; empty: they do without",
+    )
+    embedder_api_key_file: Path | None = Field(default=None, description="file with the embedder's key, where it asks")
+    embedding_timeout_s: float = Field(default=0.5, gt=0, description="for one text's embedding, or a few together")
+    embedding_cache_entries: int = Field(default=20_000, ge=0, description="vectors of texts kept in memory")
     retrieved_cache_entries: int = Field(default=50_000, ge=0, description="judgements of chunks kept in memory")
     decision_queue: int = Field(
         default=10_000,
@@ -40,7 +48,10 @@ class Settings(ServiceSettings):
         "replica; unset: vault.key in state_dir, made if absent, with memory:// only",
     )
     vault_ttl_s: float = Field(
-        default=24 * 3600.0, gt=0, description="a conversation's placeholders live so long after their last use"
+        default=24 * 3600.0,
+        gt=0,
+        description="what a conversation's placeholders stand for is kept at least so long after its last turn; no "
+        "shorter than the gateway keeps a conversation",
     )
     vault_request_ttl_s: float = Field(
         default=3600.0, gt=0, description="the same for those of a request outside of any conversation"

@@ -34,14 +34,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long pseudonyms live after they were last of use."""
+    """How long pseudonyms live at least after they were last of use.
+
+    They outlive the conversation whose texts hold their placeholders, never the other way round: a number given out
+    anew while an old text still holds it would mean two things.
+    """
 
     conversation_s: float
     request_s: float
 
-    def of(self, owner: Owner) -> float:
-        """Those of this owner."""
-        return self.request_s if owner.of_request else self.conversation_s
+    def renewal_s(self, owner: Owner) -> float:
+        """Between two renewals, at least."""
+        return (self.request_s if owner.of_request else self.conversation_s) / RENEWALS_PER_LIFE
+
+    def kept_s(self, owner: Owner) -> float:
+        """What the store is told: the life, and what may pass between a use and the renewal it brings, twice."""
+        return self.renewal_s(owner) * (RENEWALS_PER_LIFE + 2)
 
 
 @dataclass(slots=True)
@@ -96,9 +104,12 @@ class Vault:
         Raises:
             BackendUnavailable: the state store is away, or the pseudonyms cannot be opened.
         """
-        opened = await self.open(owner)
-        if opened.held is not None:
+        try:
+            opened = await self.open(owner)
             await self._renew(opened)
+        except BackendUnavailable as exc:
+            self._note_failure(exc)
+            raise
         restored: list[Restored] = []
         room = MAX_RESTORED_CHARS
         for text in texts:
@@ -112,14 +123,12 @@ class Vault:
         due_s = self._renewals.get(owner, float("-inf"))
         if now_s < due_s or self._resting or not owner.conversation:
             return
-        self._renewals[owner] = now_s + self._lifetimes.of(owner) / RENEWALS_PER_LIFE
+        self._renewals[owner] = now_s + self._lifetimes.renewal_s(owner)
         self._renewals.move_to_end(owner)
         if len(self._renewals) > MAX_NOTED:
             self._renewals.popitem(last=False)
         try:
-            opened = await self.open(owner)
-            if opened.held is not None:
-                await self._renew(opened)
+            await self._renew(await self.open(owner))
         except BackendUnavailable as exc:
             self._note_failure(exc)
 
@@ -171,7 +180,7 @@ class Vault:
         if opened.place is None or not pseudonyms.changed:
             return True
         sealed = self._sealer.seal(pseudonyms.encode(renewed_s=self._clock.now().timestamp()), opened.owner)
-        ttl_s = self._lifetimes.of(opened.owner)
+        ttl_s = self._lifetimes.kept_s(opened.owner)
         if not await self._store.swap(opened.place, expected=opened.held, value=sealed, ttl_s=ttl_s):
             return False
         opened.held = sealed
@@ -188,9 +197,11 @@ class Vault:
         raise BackendUnavailable("other replicas were faster each time", reason="VAULT_CONTENDED")
 
     async def _renew(self, opened: Opened) -> None:
-        """Write it again where a part of its life is over; whoever was faster has renewed it."""
+        """Write what is kept again where a part of its life is over; whoever was faster has renewed it."""
+        if opened.held is None:
+            return
         age_s = self._clock.now().timestamp() - opened.pseudonyms.renewed_s
-        if age_s > self._lifetimes.of(opened.owner) / RENEWALS_PER_LIFE:
+        if age_s > self._lifetimes.renewal_s(opened.owner):
             opened.pseudonyms.changed = True
             await self.save(opened)
 

@@ -1,5 +1,6 @@
 """RestoreText through the guardrail's own server: who gets values back, from which store, and what is refused."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -168,6 +169,21 @@ async def test_replicas_on_redis_share_values(tmp_path: Path, redis_url: str) ->
             assert list((await two.restored(redacted)).texts) == [f"I am {ADDRESS}."]
             assert await two.redacted(f"{ADDRESS} and b@b.org") == "[EMAIL_1] and [EMAIL_2]"
             assert list((await three.restored(redacted)).texts) == [redacted]
+
+
+async def test_replicas_that_redact_one_conversation_at_once_agree(tmp_path: Path, redis_url: str) -> None:
+    """Every value has one placeholder, no placeholder two values, and all of them come back."""
+    key = tmp_path / "vault.key"
+    key.write_text(f"{KEY}\n", encoding="ascii")
+    shared = {"state_store_url": redis_url, "vault_key_file": key}
+    texts = [f"{number % 7}@x.org" for number in range(42)]
+    async with guardrail(tmp_path / "1", **shared) as one, guardrail(tmp_path / "2", **shared) as two:
+        with caller(scopes=MAY):
+            said = await asyncio.gather(*((one, two)[place % 2].redacted(text) for place, text in enumerate(texts)))
+            back = await two.restored(*sorted(set(said)))
+    pairs = set(zip(texts, said, strict=True))
+    assert len(pairs) == len({text for text, _ in pairs}) == len({name for _, name in pairs}) == 7
+    assert set(zip(back.texts, sorted(set(said)), strict=True)) == pairs
 
 
 @pytest.mark.parametrize(
