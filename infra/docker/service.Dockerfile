@@ -13,8 +13,8 @@ COPY services/__init__.py /app/services/__init__.py
 COPY services/${SERVICE} /app/services/${SERVICE}
 COPY infra/clickhouse /app/infra/clickhouse
 ENV PYTHONPATH=/app:/app/libs:/app/protos/gen
-# The retriever's image carries the embedding graph, so that no container builds it at its start.
-RUN mkdir -p /var/lib/binnacle/models && if [ "$SERVICE" = retriever ]; then \
+# The images of what embeds carry the embedding graph, so that no container builds it at its start.
+RUN mkdir -p /var/lib/binnacle/models && if [ "$SERVICE" = retriever ] || [ "$SERVICE" = guardrail ]; then \
       XDG_CACHE_HOME=/var/lib/binnacle/models /venv/bin/python -m servicekit.adapters.onnx.build; fi
 RUN /venv/bin/python -c "import services.${SERVICE}.bootstrap"
 

@@ -27,7 +27,7 @@ compile() { # NAME ARGS…: a copy of the present lock steers the resolution, so
 status=0
 compile dev --all-extras --group dev --group embedding-model || status=1
 for service in $services; do
-  group=""; [ "$service" = retriever ] && group="--group embedding-model"
+  group=""; case "$service" in retriever | guardrail) group="--group embedding-model" ;; esac
   # shellcheck disable=SC2086
   compile "${service//_/-}" --extra "$service" $group || status=1
 done

@@ -1,16 +1,22 @@
 """Wires the guardrail: the only place that knows which adapters there are."""
 
+import asyncio
 from functools import partial
 
+import structlog
+
 from binnacle.guardrail.v1.guardrail_service_pb2_grpc import add_GuardrailServiceServicer_to_server
-from servicekit.adapters.registry import open_event_bus, open_state_store
-from servicekit.errors import InvalidRequest
+from servicekit.adapters.registry import open_embedder, open_event_bus, open_state_store
+from servicekit.errors import BinnacleError, InvalidRequest
+from servicekit.ports.embedder import Embedder
 from servicekit.ports.event_bus import EventBus
 from servicekit.rpc.keyfiles import ensure_hmac_key, read_hmac_keys
 from servicekit.runtime.service import BackgroundTask, RpcService, Service, Stack
 from services.guardrail.checking import Guardrail
 from services.guardrail.config import Settings
 from services.guardrail.detectors.catalogue import all_detectors
+from services.guardrail.detectors.detector import Embed
+from services.guardrail.embedding import BlockingEmbedder, missing_embedder
 from services.guardrail.events import DecisionEvents
 from services.guardrail.judging import Judge
 from services.guardrail.policy import OnFailure
@@ -21,6 +27,8 @@ from services.guardrail.retrieved_cache import RetrievedCache
 from services.guardrail.server import SCOPES, SERVICE_NAME, GuardrailServicer
 from services.guardrail.vault import Lifetimes, Vault
 from services.guardrail.workers import Workers
+
+log = structlog.get_logger()
 
 
 async def build(settings: Settings, stack: Stack) -> Service:
@@ -49,7 +57,7 @@ async def build(settings: Settings, stack: Stack) -> Service:
     workers = await stack.enter("workers", Workers(threads=settings.worker_threads, queue=settings.worker_queue))
     publisher = DecisionPublisher(bus, capacity=settings.decision_queue)
     guardrail = Guardrail(
-        judge=Judge(detectors),
+        judge=Judge(detectors, embed=await _open_embed(settings, stack)),
         policies=policies,
         cache=RetrievedCache(capacity=settings.retrieved_cache_entries),
         workers=workers,
@@ -110,3 +118,37 @@ async def _open_vault(settings: Settings, stack: Stack) -> Vault:
     )
     lifetimes = Lifetimes(settings.vault_ttl_s, settings.vault_request_ttl_s)
     return Vault(store, read_hmac_keys(key_file), stack.clock, lifetimes=lifetimes)
+
+
+async def _open_embed(settings: Settings, stack: Stack) -> Embed | None:
+    """What embeds for detectors; one that cannot be opened is missing to them, and no reason not to start.
+
+    Raises:
+        InvalidRequest: no such embedder can be meant.
+    """
+    if not settings.embedder_url:
+        return None
+    key_file = settings.embedder_api_key_file
+    try:
+        key = {"api_key": key_file.read_text("utf-8").strip()} if key_file else {}
+        embedder: Embedder = await stack.enter(
+            "embedder",
+            open_embedder(settings.embedder_url, **key),
+            ping=lambda opened: opened.ping(),
+            essential=False,
+        )
+    except InvalidRequest:
+        raise
+    except OSError as exc:
+        raise InvalidRequest(
+            f"the key file {str(key_file)!r} cannot be read: {exc.strerror}", field="embedder_api_key_file"
+        ) from exc
+    except BinnacleError as exc:
+        log.error("embedder.missing", reason=exc.reason, cause=exc.message)  # noqa: TRY400  # the message says it all
+        return missing_embedder(exc.reason)
+    return BlockingEmbedder(
+        embedder,
+        asyncio.get_running_loop(),
+        timeout_s=settings.embedding_timeout_s,
+        cache_entries=settings.embedding_cache_entries,
+    )

@@ -238,10 +238,10 @@ class Guardrail:
                 in_force=in_force,
                 deadline_s=deadline_s,
             )
-            for (key, item), assessment in zip(unknown.items(), judged, strict=True):
-                found[key] = assessment
+            for (key, item), made in zip(unknown.items(), judged, strict=True):
+                found[key] = made
                 if item.cached:
-                    self._cache.put(key, assessment)
+                    self._cache.put(key, made)
         return [assessment for key in keys if (assessment := found[key]) is not None]
 
     def _decision(

@@ -98,10 +98,7 @@ class Examination:
     def run(self, attempt: Attempt) -> None:
         """Take step after step until none is left, or this thread has been given up."""
         while (step := self._begin(attempt)) is not None:
-            answer = self._fault_beforehand(step)
-            if answer is None:
-                answer = self._ask(step)
-            if not self._finish(attempt, step, answer):
+            if not self._finish(attempt, step, self._fault_beforehand(step) or self._ask(step)):
                 return
 
     def patience_s(self, attempt: Attempt) -> float:

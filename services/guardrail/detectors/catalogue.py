@@ -7,21 +7,24 @@ from services.guardrail.detectors.groundedness import GroundednessDetector
 from services.guardrail.detectors.iban import IbanDetector
 from services.guardrail.detectors.injection import InjectionDetector
 from services.guardrail.detectors.ip_address import IpAddressDetector
+from services.guardrail.detectors.missing import DetectorClass, built_or_missing
 from services.guardrail.detectors.phone import PhoneDetector
 from services.guardrail.detectors.secret import SecretDetector
 from services.guardrail.detectors.us_ssn import UsSsnDetector
 
+_DETECTORS: tuple[DetectorClass, ...] = (
+    InjectionDetector,
+    SecretDetector,
+    EmailDetector,
+    PhoneDetector,
+    CardDetector,
+    IbanDetector,
+    UsSsnDetector,
+    IpAddressDetector,
+    GroundednessDetector,
+)
+
 
 def all_detectors() -> tuple[Detector, ...]:
-    """Fresh detectors, their rules loaded and compiled."""
-    return (
-        InjectionDetector(),
-        SecretDetector(),
-        EmailDetector(),
-        PhoneDetector(),
-        CardDetector(),
-        IbanDetector(),
-        UsSsnDetector(),
-        IpAddressDetector(),
-        GroundednessDetector(),
-    )
+    """Fresh detectors, their rules loaded and compiled; one that cannot be built is there as missing."""
+    return tuple(built_or_missing(kind) for kind in _DETECTORS)
