@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from binnacle.gateway.v1 import gateway_service_pb2 as pb
 from servicekit.domain.generation import Degradation
 from servicekit.domain.verdict import Span
 from servicekit.errors import BackendUnavailable, PermissionDenied
+from services.gateway import convert, openai_convert
 from services.gateway.answer import Answer, Completed, Token
 from services.gateway.backends import AnswerCitation, CheckContext
-from services.gateway.question import Asker, Question
+from services.gateway.question import Asker, Channel, Question
 from tests.unit.gateway.gateway_fakes import (
     ASKER,
     REDACTED,
@@ -157,3 +159,16 @@ async def test_completed_is_the_restored_answer() -> None:
     subject = gateway(*SAYS)
     answer = await ask(subject)
     assert [event.answer for event in subject.events if isinstance(event, Completed)] == [answer]
+
+
+def test_repeats_are_told_apart_without_regard_to_restoring() -> None:
+    """The wish concerns how an answer is told: the question stays the same, over gRPC and HTTP."""
+    message = pb.Question(text="x", idempotency_key="k")
+    wished = pb.Question(text="x", idempotency_key="k", restore_pii=True)
+    plain, restoring = (convert.question_of(one, channel=Channel.GRPC) for one in (message, wished))
+    assert plain.fingerprint == restoring.fingerprint
+    assert (plain.restore_pii, restoring.restore_pii) == (False, True)
+    document = {"messages": [{"role": "user", "content": "x"}]}
+    documents = [document, {**document, "binnacle": {"restore_pii": True}}, {**document, "binnacle": {"top_k": 2}}]
+    prints = [openai_convert.question_of(one, idempotency_key="k").fingerprint for one in documents]
+    assert prints[0] == prints[1] != prints[2]
