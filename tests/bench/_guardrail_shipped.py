@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar, cast
@@ -63,9 +63,13 @@ class Shipped:
         return max((finding.score for finding in self.detector.find(subject)), default=0.0)
 
     def find(self, text: str, *, surface: Surface | None = None, chunk_texts: Iterable[str] = ()) -> list[Finding]:
-        """What is told of the text: findings that reach the threshold."""
-        found = self.detector.find(self.subject(text, surface=surface, chunk_texts=chunk_texts))
-        return [finding for finding in found if finding.score >= self.threshold]
+        """What is told of the text: findings that reach the threshold, with their places in the text as given."""
+        subject = self.subject(text, surface=surface, chunk_texts=chunk_texts)
+        return [
+            replace(finding, span=subject.normalized.to_original(finding.span)) if finding.span else finding
+            for finding in self.detector.find(subject)
+            if finding.score >= self.threshold
+        ]
 
     def scores(self, texts: Sequence[str], *, surface: Surface | None = None) -> list[float]:
         """Scores of many texts, in order."""

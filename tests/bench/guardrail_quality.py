@@ -11,12 +11,14 @@ import json
 import logging
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any
 
 import structlog
 
+from servicekit.domain.verdict import Surface
 from tests.bench._guardrail_figures import Figures, Measure, skipped
+from tests.bench._guardrail_file import FileRefusedError, measure_file
 
 DATA = Path("../shared/data")
 PARTS = {
@@ -35,14 +37,21 @@ def measure_all(data: Path, detectors: list[str]) -> dict[str, dict[str, Figures
     found: dict[str, dict[str, Figures]] = {}
     for name in detectors:
         started_s = time.perf_counter()
-        found[name] = dict(_measure(PARTS[name])(data))
+        found[name] = _measured(name, data)
         _tell(f"{name}: {len(found[name])} sets in {time.perf_counter() - started_s:.1f} s")
     return found
 
 
-def _measure(module: str) -> Measure:
-    measure: Measure = importlib.import_module(f"tests.bench.{module}").measure
-    return measure
+def _measured(name: str, data: Path) -> dict[str, Figures]:
+    """A part that fails does not take the others' figures along."""
+    if not data.is_dir():
+        return {"all": skipped(f"{data} is not there")}
+    try:
+        measure: Measure = importlib.import_module(f"tests.bench.{PARTS[name]}").measure
+        return dict(measure(data))
+    except Exception as exc:  # noqa: BLE001  # told in the figures and by the exit status
+        traceback.print_exc(file=sys.stderr)
+        return {"all": {"failed": f"{type(exc).__name__}: {exc}"}}
 
 
 def _tell(line: str) -> None:
@@ -53,21 +62,34 @@ def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="only the JSON line (it is all there is on stdout)")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of public sets")
-    parser.add_argument("--detector", choices=sorted(PARTS), help="only this one; needed with --file")
-    return parser.parse_args()
+    parser.add_argument("--detector", help="only this one; needed with --file")
+    parser.add_argument("--file", type=Path, help="measure the detector on the cases of this file")
+    parser.add_argument("--surface", choices=[surface.value for surface in Surface], help="where --file's texts stand")
+    asked = parser.parse_args()
+    if asked.file and not asked.detector:
+        parser.error("--file needs --detector NAME")
+    if not asked.file and asked.detector and asked.detector not in PARTS:
+        parser.error(f"--detector must be one of {', '.join(PARTS)}, got {asked.detector!r}")
+    return asked
 
 
 def main() -> int:
-    """Measure and print one JSON object."""
+    """Measure and print one JSON object; 1 where a part fails, 2 for a file that is refused."""
     asked = _read_arguments()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    found: dict[str, Any]
-    if not asked.data.is_dir():
-        found = {name: {"all": skipped(f"{asked.data} is not there")} for name in PARTS}
-    else:
-        found = measure_all(asked.data, [asked.detector] if asked.detector else list(PARTS))
+    if asked.file:
+        try:
+            figures = measure_file(
+                asked.file, asked.detector, surface=Surface(asked.surface) if asked.surface else None
+            )
+        except FileRefusedError as exc:
+            _tell(str(exc))
+            return 2
+        print(json.dumps({"detector": asked.detector, "file": asked.file.name, **figures}))
+        return 0
+    found = measure_all(asked.data, [asked.detector] if asked.detector else list(PARTS))
     print(json.dumps(found))
-    return 0
+    return int(any("failed" in figures for sets in found.values() for figures in sets.values()))
 
 
 if __name__ == "__main__":
