@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_repeats_are_told_apart_without_regard_to_restoring() -> None:
     plain, restoring = (convert.question_of(one, channel=Channel.GRPC) for one in (message, wished))
     assert plain.fingerprint == restoring.fingerprint
     assert (plain.restore_pii, restoring.restore_pii) == (False, True)
-    document = {"messages": [{"role": "user", "content": "x"}]}
+    document: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
     documents = [document, {**document, "binnacle": {"restore_pii": True}}, {**document, "binnacle": {"top_k": 2}}]
     prints = [openai_convert.question_of(one, idempotency_key="k").fingerprint for one in documents]
     assert prints[0] == prints[1] != prints[2]
