@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed = True
     if options.action == "start" and not failed:
         _say("the stack on them: .venv/bin/python -m services.local --kafka ADDRESS --vector-store URL")
-        _say("the tests on them: BINNACLE_TEST_KAFKA=ADDRESS BINNACLE_TEST_WEAVIATE=URL; stop: make stop-servers")
+        _say("the tests on them: BINNACLE_TEST_KAFKA=ADDRESS BINNACLE_TEST_WEAVIATE=URL BINNACLE_TEST_REDIS=URL")
+        _say("stop them: make stop-servers")
     return 2 if failed else 0
 
 
