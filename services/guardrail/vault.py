@@ -104,6 +104,9 @@ class Vault:
         Raises:
             BackendUnavailable: the state store is away, or the pseudonyms cannot be opened.
         """
+        texts = tuple(texts)
+        if not any("[" in text for text in texts):
+            return tuple(Restored(text, 0, 0) for text in texts)
         try:
             opened = await self.open(owner)
             await self._renew(opened)

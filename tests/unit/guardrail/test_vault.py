@@ -345,6 +345,13 @@ async def test_a_flood_of_typed_placeholders_makes_no_clash() -> None:
     assert await restored(vault, f"{typed} [EMAIL_1]") == f"{typed} {ADDRESS}"
 
 
+async def test_a_text_without_placeholders_needs_no_store() -> None:
+    """It comes back at once, even while the store is away."""
+    store = YieldingStore(away=True)
+    assert await restored(make_vault(store), "Nothing here.") == "Nothing here."
+    assert store.calls == 0
+
+
 async def test_restoring_is_bounded() -> None:
     """A text cannot be made to grow without end; what is too much stays."""
     vault = make_vault()
@@ -366,7 +373,7 @@ async def test_no_value_shows_in_logs_and_representations() -> None:
         store.away = True
         await redact(vault, whole(ADDRESS))
         with pytest.raises(BackendUnavailable) as failed:
-            await vault.restore(OWNER, [ADDRESS])
+            await vault.restore(OWNER, [f"[EMAIL_1] {ADDRESS}"])
     shown = f"{logs}{opened}{opened.pseudonyms!r}{updated}{failed.value}{whole(ADDRESS)}{vault!r}"
     assert any(line["event"] == "vault.unavailable" for line in logs)
     assert "analytical" not in shown
