@@ -4,31 +4,30 @@ Used by `checking.py`; `bootstrap.py` loads it at start and runs `watch` as a ba
 """
 
 import asyncio
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from services.guardrail.detectors.detector import Detector
 from services.guardrail.policy import PoliciesInForce, Policy
-from services.guardrail.policy_file import PolicyError, default_policy, parse_policy
+from services.guardrail.policy_file import PolicyError, default_policy
+from services.guardrail.policy_folder import DEFAULT, Resolved, policy_paths, read_folder
 
 log = structlog.get_logger()
 
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
-_DEFAULT = "default"
+Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    policies: Mapping[str, Policy]
-    fingerprint: tuple[tuple[str, int, int], ...]
+    resolved: Resolved
+    fingerprint: Fingerprint
 
 
 class PolicyStore:
-    """The policy of each tenant. A change applies from the next check; a check keeps the policy it began with.
+    """The policy of each tenant and route. A change applies from the next check; a check keeps what it began with.
 
     Files that are wrong at start refuse the start. Files that become wrong later change nothing: the policies in
     force stay, and the error is logged, until the files are right again.
@@ -38,18 +37,23 @@ class PolicyStore:
         self._directory = directory
         self._detectors = detectors
         self._packaged = default_policy(detectors)
-        self._loaded = _Loaded({_DEFAULT: self._packaged}, ())
-        self._refused: tuple[tuple[str, int, int], ...] | None = None
+        self._loaded = _Loaded({DEFAULT: {"": PoliciesInForce(self._packaged)}}, ())
+        self._refused: Fingerprint | None = None
 
-    def for_tenant(self, tenant: str) -> Policy:
-        """The tenant's own policy, or the default."""
-        policies = self._loaded.policies
-        return policies.get(tenant, policies[_DEFAULT])
+    @property
+    def resolved(self) -> Resolved:
+        """All that is in force now, by tenant and route."""
+        return self._loaded.resolved
 
     def in_force(self, tenant: str, route: str = "") -> PoliciesInForce:
-        """What a check of this tenant on this route goes by."""
-        del route
-        return PoliciesInForce(self.for_tenant(tenant))
+        """What a check goes by: the tenant's own policy or the default, for this route or for every other."""
+        resolved = self._loaded.resolved
+        routes = resolved.get(tenant) or resolved[DEFAULT]
+        return routes.get(route) or routes[""]
+
+    def for_tenant(self, tenant: str) -> Policy:
+        """The policy in force on a route of which no file speaks."""
+        return self.in_force(tenant).policy
 
     def load(self) -> None:
         """Read all files.
@@ -71,8 +75,12 @@ class PolicyStore:
             log.error("policy.reload_refused", error=str(exc))  # noqa: TRY400  # file and line say it all
             return False
         self._refused = None
-        versions = sorted(policy.version for policy in self._loaded.policies.values())
-        log.info("policy.reloaded", versions=versions)
+        in_force = [one for routes in self.resolved.values() for one in routes.values()]
+        log.info(
+            "policy.reloaded",
+            versions=sorted(one.policy.version for one in in_force),
+            candidates=sorted(one.candidate.version for one in in_force if one.candidate),
+        )
         return True
 
     async def watch(self, *, every_s: float) -> None:
@@ -81,40 +89,14 @@ class PolicyStore:
             await asyncio.sleep(every_s)
             await asyncio.to_thread(self.reload_if_changed)
 
-    def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
+    def _fingerprint(self) -> Fingerprint:
         try:
-            stats = [(path, path.stat()) for path in self._paths()]
+            stats = [(path, path.stat()) for path in policy_paths(self._directory)]
         except OSError as exc:
             raise PolicyError(f"{self._directory}: cannot be read: {exc.strerror}") from exc
         return tuple((path.name, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
-    def _paths(self) -> list[Path]:
-        if self._directory is None:
-            return []
-        return sorted(path for path in self._directory.iterdir() if path.suffix in {".yaml", ".yml"})
-
     def _read(self) -> _Loaded:
         fingerprint = self._fingerprint()
-        sources = {path: self._source(path) for path in self._paths()}
-        for path in sources:
-            if not _TENANT.fullmatch(path.stem):
-                raise PolicyError(f"{path}:1: the file's name must be a tenant's id or default, and .yaml")
-        default = self._packaged
-        for path, source in sources.items():
-            if path.stem == _DEFAULT:
-                default = self._parse(path, source, under=default)
-        policies = {
-            path.stem: self._parse(path, source, under=default)
-            for path, source in sources.items()
-            if path.stem != _DEFAULT
-        }
-        return _Loaded({**policies, _DEFAULT: replace(default, name=_DEFAULT)}, fingerprint)
-
-    def _source(self, path: Path) -> str:
-        try:
-            return path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise PolicyError(f"{path}:1: cannot be read as UTF-8 text: {exc}") from exc
-
-    def _parse(self, path: Path, source: str, *, under: Policy) -> Policy:
-        return parse_policy(source, name=path.stem, file=str(path), under=under, detectors=self._detectors)
+        paths = policy_paths(self._directory)
+        return _Loaded(read_folder(paths, packaged=self._packaged, detectors=self._detectors), fingerprint)

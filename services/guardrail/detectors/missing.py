@@ -65,6 +65,6 @@ def built_or_missing(kind: DetectorClass) -> Detector:
     """The detector, or its stand-in; the cause is logged once, here."""
     try:
         return kind()
-    except Exception as exc:
-        log.exception("detector.missing", detector=kind.id)
+    except Exception as exc:  # noqa: BLE001  # whatever is wrong with one detector, the others judge
+        log.error("detector.missing", detector=kind.id, error=type(exc).__name__, cause=str(exc))  # noqa: TRY400  # these say it
         return MissingDetector(kind.id, kind.surfaces, kind.redacts, kind.options_model, type(exc).__name__)
