@@ -76,7 +76,10 @@ def _read_arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure and print one JSON object; 1 where a part fails, 2 for a file that is refused."""
     asked = _read_arguments()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     if asked.file:
         try:
             figures = measure_file(
