@@ -56,7 +56,7 @@ def own_url(folder: Path, unused_tcp_port_factory: Callable[[], int]) -> Iterato
     """The address of a server of our own, that asks for a password."""
     native = NativeRedis(folder, unused_tcp_port_factory(), SECRET)
     with running_server(native):
-        yield f"{native.url}?password_file={folder / 'password'}"
+        yield f"{native.url}?timeout_s=20&password_file={folder / 'password'}"
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def redis_url() -> Iterator[str]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+    yield f"redis://127.0.0.1:{server.server_address[1]}/0?timeout_s=20"
     server.shutdown()
     server.server_close()
     thread.join()

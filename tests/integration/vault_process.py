@@ -20,7 +20,7 @@ LIFETIMES = Lifetimes(conversation_s=60, request_s=60)
 
 async def main(url: str, name: str) -> None:
     """Redact one value after another."""
-    async with open_state_store(url) as store:
+    async with open_state_store(f"{url}?timeout_s=20") as store:
         redactor = Redactor(Vault(store, [KEY], SystemClock(), lifetimes=LIFETIMES))
         for number in range(300):
             value = f"{name}{number}@x.org"
