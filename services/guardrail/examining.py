@@ -197,7 +197,10 @@ class Examination:
         return subject
 
     def _fault(self, step: Step, error: Exception) -> Fault:
-        """Logs neither the error's text nor values: they may hold what is judged."""
+        """Logs neither the error's text nor values: they may hold what is judged. What is missing was told at start."""
+        DETECTOR_FAILURES.labels(step.name).inc()
+        if isinstance(error, NotReady):
+            return Fault.MISSING
         frames = traceback.extract_tb(error.__traceback__)
         log.error(
             "detector.failed",
@@ -206,10 +209,9 @@ class Examination:
             error=type(error).__name__,
             place=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
         )
-        DETECTOR_FAILURES.labels(step.name).inc()
         if isinstance(error, BackendTimeout):
             return Fault.TIMEOUT
-        return Fault.MISSING if isinstance(error, BackendUnavailable | NotReady) else Fault.FAILED
+        return Fault.MISSING if isinstance(error, BackendUnavailable) else Fault.FAILED
 
 
 def _blocks(asker: Asker, answer: Answer) -> bool:

@@ -1,5 +1,6 @@
 """Fakes for the guardrail's tests: a detector that does as it is told, and a guardrail around memory."""
 
+import threading
 from collections.abc import Iterable
 
 from servicekit.adapters.memory.state_store import MemoryStateStore
@@ -42,6 +43,22 @@ class ToldDetector:
         if isinstance(self.findings, Exception):
             raise self.findings
         return self.findings
+
+
+class HangingDetector(ToldDetector):
+    """Comes back only when it is released."""
+
+    def __init__(self, detector_id: str) -> None:
+        super().__init__(detector_id)
+        self.begun = threading.Semaphore(0)
+        self.release = threading.Event()
+
+    def find(self, subject: Subject) -> Iterable[Finding]:
+        """Nothing, after its release."""
+        self.asked += 1
+        self.begun.release()
+        self.release.wait()
+        return ()
 
 
 class Recorded:
