@@ -4,6 +4,8 @@ from functools import partial
 
 from binnacle.generator.v1.generator_service_pb2_grpc import add_GeneratorServiceServicer_to_server
 from servicekit.adapters.registry import open_engine
+from servicekit.domain.canary import canary_of
+from servicekit.rpc.keyfiles import read_hmac_keys
 from servicekit.runtime.service import RpcService, Service, Stack
 from servicekit.runtime.settings import variable_of
 from services.generator.config import Settings
@@ -20,10 +22,11 @@ async def build(settings: Settings, stack: Stack) -> Service:
     """The generator, its models configured and their engines opened; no engine is asked yet.
 
     Raises:
-        InvalidRequest: a models or prompt file cannot be followed; names file and place.
+        InvalidRequest: a models, prompt or key file cannot be followed; names file and place.
     """
     config = _configured(settings)
-    prompts = load_prompts(settings.prompts_dir)
+    keys = read_hmac_keys(settings.canary_key_file) if settings.canary_key_file else ()
+    prompts = load_prompts(settings.prompts_dir, canary=canary_of(keys[0]) if keys else "")
     models = await _open_models(config, prompts, settings, stack)
     generator = Generator(models, prompts, clock=stack.clock)
     servicer = GeneratorServicer(generator, models)

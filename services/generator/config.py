@@ -28,4 +28,9 @@ class Settings(ServiceSettings):
     prompts_dir: Path | None = Field(
         default=None, description="folder of further prompt templates (*.yaml); those packaged are always there"
     )
+    canary_key_file: Path | None = Field(
+        default=None,
+        description="file of hexadecimal keys, the newest first, the same as the guardrail's: prompts may hold the "
+        "newest one's canary, as {{ canary }}, which the guardrail finds in answers; unset: it is empty",
+    )
     info_ttl_s: float = Field(default=60.0, gt=0, description="how long an engine's model and limits are believed")

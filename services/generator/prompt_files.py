@@ -67,7 +67,7 @@ class _Fields(BaseModel):
         return hashlib.sha256(json.dumps(sent, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def parse_template(source: bytes, *, file: str) -> PromptTemplate:
+def parse_template(source: bytes, *, file: str, canary: str = "") -> PromptTemplate:
     """Read one file, and render it with samples so that nothing is left to fail at the first question.
 
     Raises:
@@ -79,7 +79,7 @@ def parse_template(source: bytes, *, file: str) -> PromptTemplate:
     ref = PromptRef(fields.id, fields.version, fields.digest(), few_shot.id if few_shot else "")
     compiled = {name: _compiled(name, getattr(fields, name), root, file=file) for name in ("system", "user")}
     examples = tuple(Example(one.question, one.answer) for one in few_shot.examples) if few_shot else ()
-    template = PromptTemplate(ref, compiled["system"], compiled["user"], examples)
+    template = PromptTemplate(ref, compiled["system"], compiled["user"], examples, canary)
     _try(template, root, file=file)
     return template
 

@@ -12,7 +12,7 @@ import jinja2
 from servicekit.domain.prompt import ContextChunk, Message, PromptRef, Role
 from services.generator.quoting import quoted, quoted_line
 
-VARIABLES = ("chunks", "question")
+VARIABLES = ("canary", "chunks", "question")
 CHUNK_VARIABLES = ("number", "title", "heading", "source", "text")
 
 
@@ -32,6 +32,7 @@ class PromptTemplate:
     system: jinja2.Template
     user: jinja2.Template
     examples: tuple[Example, ...] = ()
+    canary: str = ""
 
     def messages(
         self, question: str, chunks: Sequence[ContextChunk], history: Sequence[Message]
@@ -40,7 +41,7 @@ class PromptTemplate:
 
         What a question or a chunk says is never read as a template, and a chunk cannot pass for what stands around it.
         """
-        variables = {"question": question, "chunks": [_variables(chunk) for chunk in chunks]}
+        variables = {"canary": self.canary, "question": question, "chunks": [_variables(chunk) for chunk in chunks]}
         system = self.system.render(variables).strip()
         opening = (Message(Role.SYSTEM, system),) if system else ()
         shown = (

@@ -48,7 +48,7 @@ class PromptLibrary:
         raise NotFound(f"no prompt {name!r}; known: {known}", reason="PROMPT_NOT_FOUND")
 
 
-def load_prompts(folder: Path | None) -> PromptLibrary:
+def load_prompts(folder: Path | None, *, canary: str = "") -> PromptLibrary:
     """The packaged templates, and those of the folder, which come before packaged ones of the same id.
 
     Raises:
@@ -57,18 +57,18 @@ def load_prompts(folder: Path | None) -> PromptLibrary:
     entries = files("services.generator").joinpath("prompts").iterdir()
     packaged = {entry.name: entry.read_bytes() for entry in entries if entry.name.endswith(".yaml")}
     if folder is None:
-        return PromptLibrary(_parsed(packaged))
+        return PromptLibrary(_parsed(packaged, canary))
     if not folder.is_dir():
         raise invalid(str(folder), "is no folder")
     own = {str(path): path.read_bytes() for path in folder.glob("*.yaml")}
-    return PromptLibrary(_parsed(packaged), _parsed(own))
+    return PromptLibrary(_parsed(packaged, canary), _parsed(own, canary))
 
 
-def _parsed(sources: Mapping[str, bytes]) -> list[PromptTemplate]:
+def _parsed(sources: Mapping[str, bytes], canary: str) -> list[PromptTemplate]:
     found: dict[tuple[str, str], str] = {}
     templates = []
     for file, source in sorted(sources.items()):
-        template = parse_template(source, file=file)
+        template = parse_template(source, file=file, canary=canary)
         key = template.ref.prompt_id, template.ref.version
         if key in found:
             told = f"prompt {key[0]!r} has version {key[1]!r} in {found[key]} too; give this one another version"

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from servicekit.domain.verdict import Span
-from services.guardrail.reading.disguises import MAX_LAYERS, decoded, spelled
+from services.guardrail.reading.disguises import MAX_LAYERS, decoded, moved, spelled
 from services.guardrail.reading.edits import Edit, Edits
 
 NORMALIZING_VERSION = "nfkc-1+readings-1"
@@ -39,21 +39,30 @@ class NormalizedText:
 
     @cached_property
     def views(self) -> tuple["NormalizedText", ...]:
-        """This text first, then the text decoded, then spelled as words: each only where it differs."""
-        view = self
+        """This text first, then decoded, then with moved letters, then spelled as words: each only where it differs.
+
+        At most four; each is made from the one in front of it.
+        """
         views = [self]
-        for _ in range(MAX_LAYERS):
+        if (plain := self.without_layers(MAX_LAYERS)).text != self.text:
+            views.append(plain)
+        if (letters := moved(plain.text)) is not None:
+            views.append(plain.changed(letters).without_layers(MAX_LAYERS - 1))
+        if (words := spelled(views[-1].text)) is not None:
+            views.append(views[-1].changed(words))
+        return tuple(views)
+
+    def without_layers(self, at_most: int) -> "NormalizedText":
+        """The text with so many layers taken off, or as many as there are."""
+        view = self
+        for _ in range(at_most):
             edits = decoded(view.text)
             if edits is None:
                 break
             view = view.changed(edits)
             if (normal := _normal_form(view.text)) is not None:
                 view = view.changed(normal)
-        if view.text != self.text:
-            views.append(view)
-        if (words := spelled(view.text)) is not None:
-            views.append(view.changed(words))
-        return tuple(views)
+        return view
 
     def changed(self, edits: Edits) -> "NormalizedText":
         """What these edits of the text make of it."""

@@ -23,7 +23,7 @@ class Subject:
     """A text to judge: its surface, the text as normalised, and the chunks that should support it.
 
     `options` are the detector's own, as the policy states them (an instance of its `options_model`); `embed` is None
-    where no embedder is configured.
+    where no embedder is configured. `whole` is false for a piece of an answer that has others.
     """
 
     surface: Surface
@@ -31,6 +31,7 @@ class Subject:
     chunk_texts: tuple[str, ...] = ()
     options: BaseModel | None = None
     embed: Embed | None = None
+    whole: bool = True
 
     @property
     def text(self) -> str:

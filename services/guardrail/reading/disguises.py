@@ -16,8 +16,14 @@ MAX_LAYERS = 3
 
 
 def decoded(text: str) -> Edits | None:
-    """One layer of look-alikes, escapes, encoded runs and moved letters taken off; None where there is none."""
-    edits = _apart((*homoglyph_edits(text), *escape_edits(text), *encoding_edits(text), *rot13_edits(text)))
+    """One layer of look-alikes, escapes and encoded runs taken off; None where there is none."""
+    edits = _apart((*homoglyph_edits(text), *escape_edits(text), *encoding_edits(text)))
+    return Edits(text, edits) if edits else None
+
+
+def moved(text: str) -> Edits | None:
+    """Letters moved back by thirteen places where that reads as English; None where it does nowhere."""
+    edits = _apart(rot13_edits(text))
     return Edits(text, edits) if edits else None
 
 

@@ -16,6 +16,8 @@ _GAINS = COSTS - COSTS[np.ix_(_MOVED, _MOVED)]
 """Bits that a pair of letters becomes more probable by when both are moved."""
 _LEAST_GAIN = 36.0
 """Bits by which the piece must read more like English: about four words. Prose and code reach 20 by chance."""
+_MOST_BITS = 5.0
+"""Bits per letter that the piece may take once moved: English takes 3 to 4.5, letters at random more than 6."""
 _FEWEST_LETTERS = 6
 """Different ones: `yyyyyyyy` is no order."""
 
@@ -30,7 +32,8 @@ def rot13_edits(text: str) -> Iterator[Edit]:
         return
     for span in _richest(gains):
         piece = Span(span.start, min(span.end, len(text)))
-        if len(set(text[piece.start : piece.end].lower())) >= _FEWEST_LETTERS:
+        cost = float(COSTS[_MOVED[places[:-1]], _MOVED[places[1:]]][piece.start : piece.end].mean())
+        if cost <= _MOST_BITS and len(set(text[piece.start : piece.end].lower())) >= _FEWEST_LETTERS:
             yield Edit(piece, codecs.encode(text[piece.start : piece.end], "rot13"), exact=True)
 
 

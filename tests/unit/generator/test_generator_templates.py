@@ -108,7 +108,7 @@ def test_the_same_version_twice_is_refused(tmp_path: Path) -> None:
     ("old", "new", "told"),
     [
         (b"chunk.title", b"chunk.titel", "line 7: system: cannot be rendered: .*'titel'"),
-        (b"Line one", b"{{ answer }}", "line 5: system: uses 'answer'; known variables: chunks, question"),
+        (b"Line one", b"{{ answer }}", "line 5: system: uses 'answer'; known variables: canary, chunks, question"),
         (b"{% endfor %}", b"{% endif %}", "line 8: system: .*unknown tag 'endif'"),
         (b"'U {{ question }}'", b"'U {{ question'", "line 9: user: "),
         (b"'U {{ question }}'", b"'U'", "line 9: user: does not hold {{ question }}"),
@@ -158,3 +158,11 @@ def test_the_documented_example_works() -> None:
     system = template.messages("When?", CONTEXT, ())[0].content
     assert "[1] Harbour (Hours > Summer)\nIt opens at six." in system
     assert template.ref.few_shot_set == "support-tone-1"
+
+
+def test_a_canary_stands_where_the_prompt_wants_it() -> None:
+    """The deployment's canary is a variable; the prompt's hash does not depend on it."""
+    source = GOOD.replace(b"Line one", b"Line {{ canary }} one")
+    template = parse_template(source, file="x.yaml", canary="qhzkv")
+    assert "Line qhzkv one" in template.messages("q", CONTEXT, ())[0].content
+    assert template.ref.hash == parse_template(source, file="x.yaml").ref.hash
