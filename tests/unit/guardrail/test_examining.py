@@ -1,16 +1,16 @@
 """Tests of checks whose detectors crash, hang or are missing: the policy decides, the verdict says so, others go on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import pytest
 
 from servicekit.domain.verdict import Action, Finding, Span, Surface
 from servicekit.errors import BackendTimeout, BackendUnavailable, NotReady
-from services.guardrail import examining
 from services.guardrail.detectors.detector import Detector, Subject
 from services.guardrail.detectors.missing import built_or_missing
 from services.guardrail.judging import Assessment, Judge, assessments
+from services.guardrail.normalizing import NormalizedText, normalize
 from services.guardrail.policy import DetectorPolicy, OnFailure, PoliciesInForce, Policy
 from services.guardrail.stuck import MOST_STUCK
 from services.guardrail.workers import Workers
@@ -67,7 +67,7 @@ class Unbuildable(ToldDetector):
         raise FileNotFoundError("weights.safetensors")
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[], Detector]] = {
     "failed": lambda: ToldDetector("told", ValueError("boom")),
     "timeout": lambda: HangingDetector("told"),
     "missing": lambda: built_or_missing(Unbuildable),
@@ -160,14 +160,13 @@ async def test_a_text_that_cannot_be_read_fails_every_detector(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other text of the same check is judged."""
-    normalize = examining.normalize
 
-    def failing(text: str) -> object:
+    def failing(text: str) -> NormalizedText:
         if text == "bad":
             raise ValueError(text)
         return normalize(text)
 
-    monkeypatch.setattr(examining, "normalize", failing)
+    monkeypatch.setattr("services.guardrail.examining.normalize", failing)
     told = ToldDetector("told", [FOUND])
     bad, good = await assess(
         Judge((told, ToldDetector("other"))), workers, in_force(told=rule(), other=rule()), texts=("bad", "good")
