@@ -25,10 +25,14 @@ from services.guardrail.policy_store import PolicyStore
 from services.guardrail.publishing import DecisionPublisher
 from services.guardrail.retrieved_cache import RetrievedCache
 from services.guardrail.server import SCOPES, SERVICE_NAME, GuardrailServicer
+from services.guardrail.streaming.checks import StreamChecks
 from services.guardrail.vault import Lifetimes, Vault
 from services.guardrail.workers import Workers
 
 log = structlog.get_logger()
+
+_TURNS_PER_THREAD = 4
+"""Pieces of streams that are with a thread or wait for it; the others wait outside of the queue of checks."""
 
 
 async def build(settings: Settings, stack: Stack) -> Service:
@@ -66,12 +70,13 @@ async def build(settings: Settings, stack: Stack) -> Service:
         vault=await _open_vault(settings, stack),
         vault_failure=OnFailure(settings.vault_failure),
     )
+    streams = StreamChecks(guardrail, clock=stack.clock, turns=_TURNS_PER_THREAD * settings.worker_threads)
     return Service(
         name="guardrail",
         rpc_services=(
             RpcService(
                 SERVICE_NAME,
-                partial(add_GuardrailServiceServicer_to_server, GuardrailServicer(guardrail)),
+                partial(add_GuardrailServiceServicer_to_server, GuardrailServicer(guardrail, streams)),
                 scopes=SCOPES,
             ),
         ),

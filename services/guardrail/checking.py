@@ -10,7 +10,8 @@ from datetime import datetime
 
 from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
 from servicekit.ports.clock import Clock
-from services.guardrail.judging import Assessment, Judge, assessments
+from services.guardrail.detectors.detector import Detector
+from services.guardrail.judging import Assessment, Judge, Only, assessments, every
 from services.guardrail.metrics import CHECK_SECONDS, CHECKS, RESTORED, VERDICTS
 from services.guardrail.policy import OnFailure, PoliciesInForce, Policy
 from services.guardrail.policy_store import PolicyStore
@@ -218,11 +219,43 @@ class Guardrail:
         in_force: PoliciesInForce,
         chunk_texts: Sequence[str] = (),
         deadline_s: float | None,
+        only: Only = every,
     ) -> list[Assessment]:
         """What is found in each text, off the event loop; what fails or takes too long is decided by the policy."""
-        examination = self._judge.examination(surface, texts, in_force=in_force, chunk_texts=chunk_texts)
+        examination = self._judge.examination(surface, texts, in_force=in_force, chunk_texts=chunk_texts, only=only)
         await self._workers.examine(examination, deadline_s=deadline_s)
         return assessments(examination)
+
+    def in_force(self, context: CheckContext) -> PoliciesInForce:
+        """What a check goes by from now to its end."""
+        return self._policies.in_force(context.tenant, context.route)
+
+    def asked(self, surface: Surface, in_force: PoliciesInForce) -> tuple[Detector, ...]:
+        """The detectors that these policies ask about this surface."""
+        return self._judge.asked(surface, in_force)
+
+    async def redact(self, found: Sequence[Found], context: CheckContext) -> tuple[str, ...]:
+        """Pieces of an answer with what was found in them replaced; nothing of it is remembered."""
+        return (await self._redactor.redact(found, context.owner, remember=False)).texts
+
+    async def record_output(
+        self,
+        verdicts: Sequence[Verdict],
+        policy: Policy,
+        context: CheckContext,
+        *,
+        chars: int,
+        judging_s: float,
+        deadline_s: float | None,
+    ) -> None:
+        """Record the one decision of an answer that was judged in pieces.
+
+        Raises:
+            BackendUnavailable: it could not be recorded.
+        """
+        started_s = self._clock.monotonic_s() - judging_s
+        decision = self._decision(Surface.OUTPUT, context, verdicts, policy, chars=chars, count=1, started_s=started_s)
+        await self._record(decision, deadline_s)
 
     async def _assess_retrieved(
         self, texts: Sequence[RetrievedText], in_force: PoliciesInForce, deadline_s: float | None

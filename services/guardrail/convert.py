@@ -31,7 +31,7 @@ _SURFACES = {
     Surface.RETRIEVED: verdict_pb2.SURFACE_RETRIEVED,
     Surface.OUTPUT: verdict_pb2.SURFACE_OUTPUT,
 }
-_ACTIONS = {
+ACTIONS = {
     Action.ALLOW: verdict_pb2.ACTION_ALLOW,
     Action.FLAG: verdict_pb2.ACTION_FLAG,
     Action.REDACT: verdict_pb2.ACTION_REDACT,
@@ -72,15 +72,20 @@ def retrieved_from(message: rpc.CheckRetrievedRequest) -> tuple[RetrievedText, .
 
 def output_from(message: rpc.CheckOutputRequest) -> tuple[str, tuple[str, ...], int]:
     """The text to judge, the chunks' texts, the place of the piece."""
-    chunk_texts = tuple(message.chunk_texts)
-    if len(chunk_texts) > MAX_TEXTS:
-        raise InvalidRequest(f"chunk_texts must be at most {MAX_TEXTS}, got {len(chunk_texts)}", field="chunk_texts")
-    for place, text in enumerate(chunk_texts):
-        _text(f"chunk_texts[{place}]", text)
-    _check_total("chunk_texts", chunk_texts)
+    chunk_texts = chunk_texts_from(message.chunk_texts)
     if not 0 <= message.piece <= MAX_PIECE:
         raise InvalidRequest(f"piece must be 0 to {MAX_PIECE}, got {message.piece}", field="piece")
     return _text("text", message.text), chunk_texts, message.piece
+
+
+def chunk_texts_from(texts: Sequence[str]) -> tuple[str, ...]:
+    """The chunks' texts that an answer is judged against."""
+    if len(texts) > MAX_TEXTS:
+        raise InvalidRequest(f"chunk_texts must be at most {MAX_TEXTS}, got {len(texts)}", field="chunk_texts")
+    for place, text in enumerate(texts):
+        _text(f"chunk_texts[{place}]", text)
+    _check_total("chunk_texts", texts)
+    return tuple(texts)
 
 
 def restoring_from(message: rpc.RestoreTextRequest, context: CheckContext) -> tuple[str, ...]:
@@ -104,8 +109,8 @@ def restored_to(restored: RestoredTexts) -> rpc.RestoreTextResponse:
 def input_to(judgement: Judgement) -> rpc.CheckInputResponse:
     """The response of CheckInput."""
     return rpc.CheckInputResponse(
-        action=_ACTIONS[judgement.action],
-        verdicts=[_verdict_to(verdict) for verdict in judgement.verdicts],
+        action=ACTIONS[judgement.action],
+        verdicts=[verdict_to(verdict) for verdict in judgement.verdicts],
         text=judgement.text,
         policy_version=judgement.policy_version,
     )
@@ -117,8 +122,8 @@ def retrieved_to(judged: RetrievedJudgements) -> rpc.CheckRetrievedResponse:
         judgements=[
             rpc.RetrievedJudgement(
                 chunk_id=chunk_id,
-                action=_ACTIONS[judgement.action],
-                verdicts=[_verdict_to(verdict) for verdict in judgement.verdicts],
+                action=ACTIONS[judgement.action],
+                verdicts=[verdict_to(verdict) for verdict in judgement.verdicts],
                 redacted_text=judgement.text if judgement.action is Action.REDACT else "",
             )
             for chunk_id, judgement in judged.judgements
@@ -130,8 +135,8 @@ def retrieved_to(judged: RetrievedJudgements) -> rpc.CheckRetrievedResponse:
 def output_to(judgement: Judgement) -> rpc.CheckOutputResponse:
     """The response of CheckOutput."""
     return rpc.CheckOutputResponse(
-        action=_ACTIONS[judgement.action],
-        verdicts=[_verdict_to(verdict) for verdict in judgement.verdicts],
+        action=ACTIONS[judgement.action],
+        verdicts=[verdict_to(verdict) for verdict in judgement.verdicts],
         text=judgement.text,
         policy_version=judgement.policy_version,
         groundedness=judgement.groundedness,
@@ -144,8 +149,8 @@ def decision_to(decision: Decision) -> guardrail_decided_pb2.GuardrailDecided:
         request_id=decision.context.request_id,
         tenant_id=decision.context.tenant,
         surface=_SURFACES[decision.surface],
-        action=_ACTIONS[decision.action],
-        verdicts=[_verdict_to(verdict) for verdict in decision.verdicts],
+        action=ACTIONS[decision.action],
+        verdicts=[verdict_to(verdict) for verdict in decision.verdicts],
         policy_version=decision.policy_version,
         text_chars=decision.text_chars,
         text_count=decision.text_count,
@@ -157,12 +162,13 @@ def decision_to(decision: Decision) -> guardrail_decided_pb2.GuardrailDecided:
     return message
 
 
-def _verdict_to(verdict: Verdict) -> verdict_pb2.Verdict:
+def verdict_to(verdict: Verdict) -> verdict_pb2.Verdict:
+    """A verdict as it travels."""
     message = verdict_pb2.Verdict(
         surface=_SURFACES[verdict.surface],
         detector=verdict.detector,
         detector_version=verdict.detector_version,
-        action=_ACTIONS[verdict.action],
+        action=ACTIONS[verdict.action],
         score=verdict.score,
         rule=verdict.rule,
         message=verdict.message,

@@ -3,7 +3,7 @@
 Pure; called by `checking.py`, between which and the detectors stand `workers.py` and `examining.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from servicekit.domain.verdict import Action, Surface, Verdict, combined_action
@@ -21,6 +21,9 @@ from services.guardrail.verdicts import (
     strongest_first_kept,
 )
 
+Only = Callable[[Detector], bool]
+"""Which of the detectors of the policy are asked."""
+
 __all__ = ["MAX_VERDICTS", "Assessment", "Judge", "strongest_first_kept"]
 
 
@@ -35,6 +38,12 @@ class Assessment:
     complete: bool = True
 
 
+def every(detector: Detector) -> bool:
+    """All detectors are asked that the policy asks."""
+    del detector
+    return True
+
+
 class Judge:
     """The detectors and how they are asked. `embed` is None where no embedder is configured."""
 
@@ -45,14 +54,24 @@ class Judge:
         self._stuck = StuckThreads()
         self.rules_version = "|".join(f"{detector.id}:{detector.version}" for detector in detectors)
 
+    def asked(self, surface: Surface, in_force: PoliciesInForce) -> tuple[Detector, ...]:
+        """The detectors that these policies ask about this surface."""
+        return tuple(detector for detector in self._detectors if any(_askers(surface, detector, in_force)))
+
     def examination(
-        self, surface: Surface, texts: Sequence[str], *, in_force: PoliciesInForce, chunk_texts: Sequence[str] = ()
+        self,
+        surface: Surface,
+        texts: Sequence[str],
+        *,
+        in_force: PoliciesInForce,
+        chunk_texts: Sequence[str] = (),
+        only: Only = every,
     ) -> Examination:
-        """The steps that judge these texts, none of them taken yet."""
+        """The steps that judge these texts, by those detectors `only`, none of them taken yet."""
         wanted = [
             (detector, position, step_askers)
             for position, detector in self._cheap_first
-            if (step_askers := tuple(_askers(surface, detector, in_force)))
+            if only(detector) and (step_askers := tuple(_askers(surface, detector, in_force)))
         ]
         cheap = [one for one in wanted if not embeds(one[0])]
         costly = wanted[len(cheap) :]

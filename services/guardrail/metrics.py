@@ -26,3 +26,11 @@ DECISIONS_LOST = counter("guardrail_decisions_lost", meaning="Decisions never ac
 VAULT_FAILURES = counter("guardrail_vault_failures", meaning="Failed uses of the vault.", labels=("reason",))
 # Placeholders whose values were put back, and those that stayed as they were.
 RESTORED = counter("guardrail_restored", meaning="Placeholders by what became of them.", labels=("outcome",))
+# How long the first text of a streamed answer was held back, from its arrival, and how many tokens came meanwhile.
+STREAM_FIRST_HELD_SECONDS = histogram("guardrail_stream_first_held", meaning="Time the first text was held back.")
+STREAM_FIRST_HELD_TOKENS = histogram(
+    "guardrail_stream_first_held_tokens",
+    meaning="Tokens that came before the first text was released.",
+    unit="",
+    buckets=(0, 1, 2, 3, 5, 8, 13, 21, 34),
+)

@@ -1,10 +1,12 @@
 """The gRPC face of the guardrail: decode, one domain call, encode."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
 from binnacle.guardrail.v1 import guardrail_service_pb2_grpc as stubs
-from servicekit.rpc.auth import current_caller
+from servicekit.rpc.auth import current_caller, require_scope
 from servicekit.rpc.deadline import current_budget
 from services.guardrail.checking import CheckContext, Guardrail
 from services.guardrail.convert import (
@@ -18,16 +20,25 @@ from services.guardrail.convert import (
     retrieved_from,
     retrieved_to,
 )
+from services.guardrail.convert_streams import event_to, start_from, texts_from
+from services.guardrail.streaming.checks import StreamChecks
 
 SERVICE_NAME = rpc.DESCRIPTOR.services_by_name["GuardrailService"].full_name
-SCOPES = {"CheckInput": "guard", "CheckRetrieved": "guard", "CheckOutput": "guard", "RestoreText": "restore"}
+SCOPES = {
+    "CheckInput": "guard",
+    "CheckRetrieved": "guard",
+    "CheckOutput": "guard",
+    "CheckStream": "guard",
+    "RestoreText": "restore",
+}
 
 
 class GuardrailServicer(stubs.GuardrailServiceServicer):
     """Judges texts for the caller's tenant."""
 
-    def __init__(self, guardrail: Guardrail) -> None:
+    def __init__(self, guardrail: Guardrail, streams: StreamChecks) -> None:
         self._guardrail = guardrail
+        self._streams = streams
 
     async def CheckInput(  # noqa: N802  # the proto names it
         self,
@@ -59,6 +70,21 @@ class GuardrailServicer(stubs.GuardrailServiceServicer):
             text, chunk_texts, _context(request.context), piece=piece, deadline_s=_left_s()
         )
         return output_to(judgement)
+
+    async def CheckStream(  # noqa: N802  # the proto names it
+        self,
+        request_iterator: AsyncIterator[rpc.CheckStreamRequest],
+        context: Any,  # noqa: ARG002  # the signature of every servicer method
+    ) -> AsyncGenerator[rpc.CheckStreamResponse, None]:
+        """Judges an answer while it is made."""
+        frames = aiter(request_iterator)
+        caller = current_caller()
+        start = await start_from(frames, tenant=caller.tenant, request_id=caller.request_id or "")
+        if start.restore:
+            require_scope("restore")
+        async with aclosing(self._streams.check(start, texts_from(frames), left_s=_left_s)) as events:
+            async for event in events:
+                yield event_to(event)
 
     async def RestoreText(  # noqa: N802  # the proto names it
         self,
