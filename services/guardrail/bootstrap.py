@@ -7,6 +7,7 @@ import structlog
 
 from binnacle.guardrail.v1.guardrail_service_pb2_grpc import add_GuardrailServiceServicer_to_server
 from servicekit.adapters.registry import open_embedder, open_event_bus, open_state_store
+from servicekit.domain.canary import canary_of
 from servicekit.errors import BinnacleError, InvalidRequest
 from servicekit.ports.embedder import Embedder
 from servicekit.ports.event_bus import EventBus
@@ -16,12 +17,14 @@ from services.guardrail.checking import Guardrail
 from services.guardrail.config import Settings
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.detectors.detector import Embed
+from services.guardrail.detectors.leak import LeakDetector
 from services.guardrail.embedding import BlockingEmbedder, missing_embedder
 from services.guardrail.events import DecisionEvents
 from services.guardrail.judging import Judge
 from services.guardrail.policy import OnFailure
 from services.guardrail.policy_file import PolicyError
 from services.guardrail.policy_store import PolicyStore
+from services.guardrail.prompt_texts import load_prompt_texts
 from services.guardrail.publishing import DecisionPublisher
 from services.guardrail.retrieved_cache import RetrievedCache
 from services.guardrail.server import SCOPES, SERVICE_NAME, GuardrailServicer
@@ -39,9 +42,9 @@ async def build(settings: Settings, stack: Stack) -> Service:
     """The guardrail, its policies read and its bus opened.
 
     Raises:
-        InvalidRequest: a policy file cannot be followed; the message names file and line.
+        InvalidRequest: a policy file or a prompt cannot be followed; the message names file and line.
     """
-    detectors = all_detectors()
+    detectors = all_detectors(_leak_detector(settings))
     policies = PolicyStore(settings.policy_dir, detectors=detectors)
     try:
         policies.load()
@@ -87,6 +90,12 @@ async def build(settings: Settings, stack: Stack) -> Service:
         ),
         drain=(publisher.drain,),
     )
+
+
+def _leak_detector(settings: Settings) -> LeakDetector:
+    """It knows the prompts and the canaries of this deployment."""
+    keys = read_hmac_keys(settings.canary_key_file) if settings.canary_key_file else ()
+    return LeakDetector(load_prompt_texts(settings.system_prompts_dir), canaries=tuple(map(canary_of, keys)))
 
 
 async def _open_vault(settings: Settings, stack: Stack) -> Vault:

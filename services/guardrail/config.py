@@ -20,6 +20,16 @@ class Settings(ServiceSettings):
     policy_poll_s: float = Field(default=2.0, gt=0, description="between two looks for changed policy files")
     worker_threads: int = Field(default=2, ge=1, description="threads that judge")
     worker_queue: int = Field(default=64, ge=0, description="checks waiting; more: RESOURCE_EXHAUSTED")
+    system_prompts_dir: Path | None = Field(
+        default=None,
+        description="folder of the deployment's own prompt templates, the generator's prompts_dir: answers that quote "
+        "them are found, as those that quote the packaged ones",
+    )
+    canary_key_file: Path | None = Field(
+        default=None,
+        description="file of hexadecimal keys, the newest first, the same as the generator's: answers that hold the "
+        "canary of one of them are found; unset: only canaries that policies state",
+    )
     embedder_url: str = Field(
         default="onnx://minilm?precision=int8",
         description="the embedder of detectors that compare meanings: onnx://minilm, onnx:///folder of a "

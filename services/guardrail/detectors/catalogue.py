@@ -7,7 +7,10 @@ from services.guardrail.detectors.groundedness import GroundednessDetector
 from services.guardrail.detectors.iban import IbanDetector
 from services.guardrail.detectors.injection import InjectionDetector
 from services.guardrail.detectors.ip_address import IpAddressDetector
+from services.guardrail.detectors.language import LanguageDetector
+from services.guardrail.detectors.leak import LeakDetector
 from services.guardrail.detectors.missing import DetectorClass, built_or_missing
+from services.guardrail.detectors.output_schema import OutputSchemaDetector
 from services.guardrail.detectors.phone import PhoneDetector
 from services.guardrail.detectors.secret import SecretDetector
 from services.guardrail.detectors.us_ssn import UsSsnDetector
@@ -22,9 +25,16 @@ _DETECTORS: tuple[DetectorClass, ...] = (
     UsSsnDetector,
     IpAddressDetector,
     GroundednessDetector,
+    LeakDetector,
+    LanguageDetector,
+    OutputSchemaDetector,
 )
 
 
-def all_detectors() -> tuple[Detector, ...]:
-    """Fresh detectors, their rules loaded and compiled; one that cannot be built is there as missing."""
-    return tuple(built_or_missing(kind) for kind in _DETECTORS)
+def all_detectors(*made: Detector) -> tuple[Detector, ...]:
+    """Those `made` for this deployment, in their places, and fresh ones, their rules loaded and compiled.
+
+    One that cannot be built is there as missing.
+    """
+    by_id = {detector.id: detector for detector in made}
+    return tuple(by_id.get(kind.id) or built_or_missing(kind) for kind in _DETECTORS)
