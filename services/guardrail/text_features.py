@@ -3,6 +3,7 @@
 Pure; shared by `text_model.py`, which serves, and `training/fitting.py`, so that both see the same features.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,15 @@ class SparseText:
     values: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class SparseTexts:
+    """Several texts' features: `rows[i]` is the text, by its number, that has `values[i]` at `places[i]`."""
+
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
 class TextReader:
     """Reads texts into features by one setting; safe in any thread."""
 
@@ -58,37 +68,61 @@ class TextReader:
 
     def read(self, text: str) -> SparseText:
         """Features of the text's first 20,000 characters; letters' case is ignored."""
-        lowered = text[:MAX_CHARS].lower()[:MAX_CHARS]
-        codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        kinds = self._kinds[np.minimum(codes, _PLANE)]
-        words = _block(self._word_hashes(codes, kinds), self.settings.bits)
-        runs = _block(self._run_hashes(codes, kinds), self.settings.bits)
-        shift = 1 << self.settings.bits
-        return SparseText(
-            places=np.concatenate([words.places, runs.places + shift]),
-            values=np.concatenate([words.values, runs.values]),
+        read = self.read_all([text])
+        return SparseText(read.places, read.values)
+
+    def read_all(self, texts: Sequence[str]) -> SparseTexts:
+        """Features of each text, as `read` gives them; short texts are read together, which costs little more."""
+        found = [self._read_group(first, group) for first, group in _groups(texts)]
+        return SparseTexts(
+            rows=np.concatenate([each.rows for each in found]) if found else np.empty(0, np.int64),
+            places=np.concatenate([each.places for each in found]) if found else np.empty(0, np.int64),
+            values=np.concatenate([each.values for each in found]) if found else np.empty(0, np.float32),
         )
 
-    def _word_hashes(self, codes: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> NDArray[np.uint64]:
-        """Every word and every group of symbols, and every pair of words that follow each other."""
+    def _read_group(self, first: int, group: Sequence[str]) -> SparseTexts:
+        """Texts that follow each other, the first of them number `first`, read as one with a blank between them."""
+        starts = np.cumsum([0, *(len(text) + 1 for text in group)])[:-1]
+        codes = np.frombuffer("\n".join(group).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        kinds = self._kinds[np.minimum(codes, _PLANE)]
+        words = _block(*self._word_hashes(codes, kinds, starts), self.settings.bits)
+        runs = _block(*self._run_hashes(codes, kinds, starts), self.settings.bits)
+        rows = np.concatenate([words.rows, runs.rows])
+        order = np.argsort(rows, kind="stable")
+        places = np.concatenate([words.places, runs.places + (1 << self.settings.bits)])
+        return SparseTexts(rows[order] + first, places[order], np.concatenate([words.values, runs.values])[order])
+
+    def _word_hashes(
+        self, codes: NDArray[np.uint32], kinds: NDArray[np.uint8], texts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Every word and every group of symbols, and every pair of words that follow each other; and whose they are."""
         if not len(codes):
-            return np.empty(0, dtype=np.uint64)
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
         starts = np.flatnonzero((np.diff(kinds, prepend=_SPACE) != 0) & (kinds != _SPACE))
         changes = np.flatnonzero(np.diff(kinds)) + 1
         ends = np.concatenate([changes, [len(codes)]])[np.searchsorted(changes, starts, side="right")]
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((codes + np.uint64(1)) * self._powers[: len(codes)])])
         hashes = (sums[ends] - sums[starts]) * self._inverse_powers[starts]
-        words = hashes[kinds[starts] == _WORD]
-        pairs = words[:-1] * _PAIR + words[1:]
-        return np.concatenate([hashes, pairs])
+        rows = np.searchsorted(texts, starts, side="right") - 1
+        is_word = kinds[starts] == _WORD
+        words, word_rows = hashes[is_word], rows[is_word]
+        paired = word_rows[:-1] == word_rows[1:]
+        pairs = (words[:-1] * _PAIR + words[1:])[paired]
+        return np.concatenate([rows, word_rows[:-1][paired]]), np.concatenate([hashes, pairs])
 
-    def _run_hashes(self, codes: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    def _run_hashes(
+        self, codes: NDArray[np.uint32], kinds: NDArray[np.uint8], texts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Runs of characters that cross no blank; blanks in a row count as one, and words are fenced by them."""
         blank = kinds == _SPACE
-        kept = ~(blank & np.concatenate([[True], blank[:-1]]))
+        kept = np.flatnonzero(~(blank & np.concatenate([[True], blank[:-1]])))
         fenced = np.concatenate([[_BLANK], np.where(blank, _BLANK, codes)[kept], [_BLANK]]).astype(np.uint64)
+        # A run that begins with a blank belongs to the text of the character behind it.
+        owners = np.searchsorted(texts, np.concatenate([kept, [len(codes), len(codes)]]), side="right") - 1
         is_blank = fenced == _BLANK
+        owners[1:][~is_blank[1:]] = owners[:-1][~is_blank[1:]]
         hashes: list[NDArray[np.uint64]] = []
+        rows: list[NDArray[np.int64]] = []
         for length in range(self.settings.shortest_run, self.settings.longest_run + 1):
             count = len(fenced) - length + 1
             if count <= 0:
@@ -100,17 +134,36 @@ class TextReader:
                 if 0 < step < length - 1:
                     crosses |= is_blank[step : step + count]
             hashes.append(sums[~crosses])
-        return np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
+            rows.append(owners[:count][~crosses])
+        if not hashes:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
+        return np.concatenate(rows), np.concatenate(hashes)
 
 
-def _block(hashes: NDArray[np.uint64], bits: int) -> SparseText:
-    """Hashes as places, with 1 + log of how often each occurs, brought to length 1."""
+def _groups(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Texts in lower case, cut at the most that is read, in groups that are no longer than that together."""
+    group: list[str] = []
+    first = length = 0
+    for number, text in enumerate(texts):
+        lowered = text[:MAX_CHARS].lower()[:MAX_CHARS]
+        if group and length + len(lowered) + 1 > MAX_CHARS:
+            yield first, group
+            group, first, length = [], number, 0
+        group.append(lowered)
+        length += len(lowered) + 1
+    if group:
+        yield first, group
+
+
+def _block(rows: NDArray[np.int64], hashes: NDArray[np.uint64], bits: int) -> SparseTexts:
+    """Hashes as places, with 1 + log of how often each occurs in its text, each text's brought to length 1."""
     mixed = hashes ^ (hashes >> np.uint64(32))
     mixed *= _MIX
-    places, counts = np.unique((mixed >> np.uint64(64 - bits)).astype(np.int64), return_counts=True)
-    values = (1.0 + np.log(counts)).astype(np.float32)
-    length = float(np.sqrt(np.dot(values, values)))
-    return SparseText(places, values / np.float32(length) if length else values)
+    keys, counts = np.unique((rows << bits) | (mixed >> np.uint64(64 - bits)).astype(np.int64), return_counts=True)
+    values = 1.0 + np.log(counts)
+    owners = keys >> bits
+    lengths = np.sqrt(np.bincount(owners, weights=values * values))
+    return SparseTexts(owners, keys & ((1 << bits) - 1), (values / lengths[owners]).astype(np.float32))
 
 
 def _powers(base: np.uint64, count: int) -> NDArray[np.uint64]:

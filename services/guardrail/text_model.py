@@ -62,16 +62,13 @@ class LinearTextModel:
         return cls(name, version, threshold, card, tensors, weights, bias, TextReader(settings))
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Log-odds of each text, in order."""
-        return np.array([self._logit(text) for text in texts], dtype=np.float64)
+        """Log-odds of each text, in order; many short texts cost little more than one."""
+        read = self.reader.read_all(texts)
+        return np.bincount(read.rows, weights=self.weights[read.places] * read.values, minlength=len(texts)) + self.bias
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Calibrated probability of each text, in order; a text's first 20,000 characters are read."""
         return sigmoid(self.logits(texts))
-
-    def _logit(self, text: str) -> float:
-        read = self.reader.read(text)
-        return float(np.dot(self.weights[read.places], read.values)) + self.bias
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
