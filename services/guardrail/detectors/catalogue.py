@@ -5,7 +5,7 @@ from services.guardrail.detectors.detector import Detector
 from services.guardrail.detectors.email import EmailDetector
 from services.guardrail.detectors.groundedness import GroundednessDetector
 from services.guardrail.detectors.iban import IbanDetector
-from services.guardrail.detectors.injection import InjectionDetector
+from services.guardrail.detectors.injection.detector import InjectionDetector
 from services.guardrail.detectors.ip_address import IpAddressDetector
 from services.guardrail.detectors.language import LanguageDetector
 from services.guardrail.detectors.leak import LeakDetector

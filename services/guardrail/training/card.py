@@ -17,8 +17,9 @@ from safetensors.numpy import save
 from services.guardrail.text_features import FeatureSettings
 from services.guardrail.text_model import CARD_FILE, FORMAT, WEIGHTS_FILE
 from services.guardrail.training.fitting import Example, Fitted, quantised
-from services.guardrail.training.sets import SETS, fingerprint
+from services.guardrail.training.sets import SETS, TextSet, fingerprint
 
+OWN_LICENCE = "Apache-2.0 (written for this project)"
 _DIGITS = 4
 
 
@@ -39,18 +40,18 @@ class Card:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def data_entries(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """An entry a source: texts, licence, origin and hash."""
+def data_entries(examples: Sequence[Example], *, licences: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """An entry a source: texts, licence, origin and hash; `licences` of those that are not in `sets.py`."""
     entries = []
     for source in dict.fromkeys(example.source for example in examples):
         texts = [example.text for example in examples if example.source == source]
-        known = SETS.get(source)
+        known = sets.get(source)
         entries.append(
             {
                 "source": source,
                 "texts": len(texts),
                 "hits": sum(example.hit for example in examples if example.source == source),
-                "licence": known.licence if known else "Apache-2.0 (written for this project)",
+                "licence": known.licence if known else (licences or {}).get(source, OWN_LICENCE),
                 "origin": known.origin if known else "services/guardrail/training",
                 "sha256": fingerprint(texts),
             }

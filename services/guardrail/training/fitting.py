@@ -80,7 +80,7 @@ def fit(matrix: csr_matrix, examples: Sequence[Example], recipe: Recipe) -> Fitt
     Features that many texts share are held back by their inverse document frequency, which acts as a prior on their
     weights and is folded into them, so that serving needs no second table.
     """
-    hits, counts = _targets(examples)
+    hits, counts = targets_of(examples)
     scale = _rarity(matrix) if recipe.rare_features_count else np.ones(matrix.shape[1])
     scaled = matrix.copy()
     scaled.data *= scale[scaled.indices]
@@ -105,7 +105,7 @@ def out_of_fold(
 
 def calibrate(logits: NDArray[np.float64], examples: Sequence[Example]) -> Calibration:
     """Platt's two numbers from log-odds that were not fitted on these examples."""
-    hits, counts = _targets(examples)
+    hits, counts = targets_of(examples)
     model = LogisticRegression(C=1e3, max_iter=_ROUNDS).fit(logits.reshape(-1, 1), hits, sample_weight=counts)
     return Calibration(float(model.coef_[0, 0]), float(model.intercept_[0]))
 
@@ -117,13 +117,7 @@ def threshold_at(scores: NDArray[np.float64], *, false_positive_rate: float) -> 
     return float(np.nextafter(ordered[min(allowed, len(ordered) - 1)], np.inf))
 
 
-def quantised(values: NDArray[np.float64]) -> NDArray[np.float16]:
-    """Weights in half precision, those of no consequence as 0."""
-    kept = np.where(np.abs(values) < np.abs(values).max(initial=0.0) * 1e-4, 0.0, values)
-    return kept.astype(np.float16)
-
-
-def _targets(examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def targets_of(examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Hits, and what each example counts: both sides together weigh the same."""
     hits = np.array([example.hit for example in examples], dtype=np.int64)
     counts = np.array([example.weight for example in examples], dtype=np.float64)
@@ -133,6 +127,12 @@ def _targets(examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np
             raise ValueError(f"no examples {'to find' if side else 'to leave alone'}: both kinds are needed to fit")
         counts[hits == side] *= len(hits) / (2 * total)
     return hits, counts
+
+
+def quantised(values: NDArray[np.float64]) -> NDArray[np.float16]:
+    """Weights in half precision, those of no consequence as 0."""
+    kept = np.where(np.abs(values) < np.abs(values).max(initial=0.0) * 1e-4, 0.0, values)
+    return kept.astype(np.float16)
 
 
 def _rarity(matrix: csr_matrix) -> NDArray[np.float64]:

@@ -1,155 +1,170 @@
-"""Trains the model of injections and jailbreaks: what it learns from, how it is judged, where its threshold lies.
+"""Trains the model of injections and jailbreaks: how it is fitted, judged and calibrated, and where its threshold lies.
 
 Run by `python -m services.guardrail.training injection`; `detectors/injection` serves the result.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from services.guardrail.training.card import Card, data_entries, write
-from services.guardrail.training.fitting import (
-    Example,
-    Recipe,
-    calibrate,
-    fit,
-    matrix_of,
-    out_of_fold,
-    threshold_at,
+from services.guardrail.training.cascade import Cascade, Head, WindowedTexts, fit_head
+from services.guardrail.training.embedding import Vectors
+from services.guardrail.training.fitting import Example, Fitted, Recipe, fit, threshold_at
+from services.guardrail.training.injection_texts import (
+    ATTACK_SETS,
+    JUDGED_HARMLESS,
+    LICENCES,
+    load_examples,
+    weighed,
 )
 from services.guardrail.training.near_copies import clusters, without_copies
-from services.guardrail.training.phrases import draw
-from services.guardrail.training.sets import SETS
 
-RECIPE_VERSION = "injection-1"
+RECIPE_VERSION = "injection-4"
 RECIPE = Recipe()
-ATTACK_SETS = ("inthewild", "giskard", "cyberseceval")
-JUDGED_HARMLESS = ("notinject_one", "xstest_safe")
-HARMLESS_SETS = (
-    *JUDGED_HARMLESS,
-    "nq_open",
-    "mtrag",
-    "ragchecker",
-    "llmbar",
-    "halueval_questions",
-    "halueval_passages",
-    "bipia_emails",
-    "personal_sentences",
-    "python_topics",
-)
-# What a whole set weighs: not in proportion to its texts, lest the largest decides.
-SET_WEIGHTS: Mapping[str, float] = {
-    "inthewild": 3.0,
-    "giskard": 0.5,
-    "cyberseceval": 2.0,
-    "phrases.attack": 3.0,
-    "notinject_one": 0.7,
-    "xstest_safe": 0.7,
-    "nq_open": 0.7,
-    "mtrag": 1.0,
-    "ragchecker": 0.3,
-    "llmbar": 0.7,
-    "halueval_questions": 0.5,
-    "halueval_passages": 0.5,
-    "bipia_emails": 0.3,
-    "personal_sentences": 0.7,
-    "python_topics": 1.0,
-    "phrases.harmless": 3.0,
-}
-FALSE_POSITIVE_RATE = 0.01
-_FOLDS = 5
+EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+FALSE_POSITIVE_RATE = 0.02
+FOLDS = 5
 _RATES = {"0.5%": 0.005, "1%": 0.01, "2%": 0.02}
+_SPLITS = (
+    f"cross_validated, calibration and thresholds: {FOLDS} folds of clusters of near copies. leave_one_set_out: "
+    "trained without the attack set and its near copies, without NotInject and XSTest; judged on it and on those two"
+)
+_LIMITS = (
+    "An order that is an attack only against some system prompt (a plain question on a forbidden topic) is not told.",
+    "Phrases of our own were written with NotInject_one, XSTest and the three attack sets in sight.",
+    "Of other languages than English it knows phrases of our own only, and the vectors are English.",
+)
+
+Raw = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Log-odds of the first and of the second stage."""
 
 
 def train(data: Path, out: Path) -> Path:
     """Fit, judge, calibrate and write `out/injection`; returns that folder."""
-    examples = load_examples(data)
-    matrix = matrix_of((example.text for example in examples), RECIPE.features)
-    raw = out_of_fold(matrix, examples, folds_of(examples), RECIPE)
-    calibration = calibrate(raw, examples)
-    scores = _probability(calibration.of(raw))
-    fitted = fit(matrix, examples, RECIPE).calibrated(calibration)
-    harmless = np.array([not example.hit for example in examples])
+    vectors = Vectors()
+    texts = WindowedTexts.of(load_examples(data), RECIPE)
+    judged = Judged.of(texts, vectors)
+    cascade = Cascade.fit(texts, judged.rows, judged.raw, RECIPE)
+    scores, alone = cascade.probabilities(*judged.raw), cascade.probabilities(judged.raw[0], None)
+    harmless = scores[~_hits(texts.examples)]
+    threshold = ceil(100 * threshold_at(harmless, false_positive_rate=FALSE_POSITIVE_RATE)) / 100
     card = Card(
         name="injection",
-        purpose="injections and jailbreaks in what a user types or a document holds",
+        purpose="injections and jailbreaks in what a user types",
         recipe_version=RECIPE_VERSION,
         features=RECIPE.features,
-        threshold=threshold_at(scores[harmless], false_positive_rate=FALSE_POSITIVE_RATE),
-        data=data_entries(examples),
-        splits=(
-            f"calibration, threshold and cross-validated figures: {_FOLDS} folds of clusters of near copies; "
-            "leave-one-set-out: trained without the attack set and its near copies, without NotInject and XSTest"
-        ),
+        threshold=threshold,
+        data=data_entries(texts.examples, licences=LICENCES),
+        splits=_SPLITS,
         figures={
-            "cross_validated": _by_set(scores, examples),
-            "leave_one_set_out": {name: _left_out(name, examples) for name in ATTACK_SETS},
+            "cross_validated": _by_set(scores, texts.examples, threshold),
+            "cross_validated_without_embedder": _by_set(alone, texts.examples, threshold),
+            "leave_one_set_out": {
+                name: left_out(name, texts, judged, vectors, threshold=threshold) for name in ATTACK_SETS
+            },
         },
-        thresholds={name: threshold_at(scores[harmless], false_positive_rate=rate) for name, rate in _RATES.items()},
+        thresholds={name: threshold_at(harmless, false_positive_rate=rate) for name, rate in _RATES.items()},
+        limits=_LIMITS,
+        more=cascade.settings(EMBEDDING_MODEL),
     )
-    return write(card, fitted, out)
+    return write(card, cascade.calibrated_linear, out, tensors=cascade.tensors())
 
 
-def load_examples(data: Path) -> list[Example]:
-    """Every text that trains, once: licensed sets, then phrases of our own."""
-    found: dict[str, Example] = {}
-    for name in (*ATTACK_SETS, *HARMLESS_SETS):
-        texts = [text for text in SETS[name].read(data) if text.strip()]
-        for text in texts:
-            found.setdefault(text, Example(text, name in ATTACK_SETS, name))
-    for grammar in ("attack", "harmless"):
-        for phrase in draw(grammar):
-            found.setdefault(phrase.text, Example(phrase.text, grammar == "attack", f"phrases.{grammar}"))
-    return weighed(list(found.values()))
+@dataclass(frozen=True)
+class Judged:
+    """Every example as models judge it that have not seen it, and those models.
+
+    `rows` are vectors of each example's strongest window, `raw` both stages' log-odds, `stages[f]` the stages that
+    saw nothing of the examples in fold f.
+    """
+
+    rows: NDArray[np.float32]
+    raw: Raw
+    folds: NDArray[np.int64]
+    stages: tuple[tuple[Fitted, Head], ...]
+
+    @classmethod
+    def of(cls, texts: WindowedTexts, vectors: Vectors) -> "Judged":
+        """Both stages out of fold."""
+        folds = np.array([cluster % FOLDS for cluster in clusters([example.text for example in texts.examples])])
+        windows = np.zeros(len(texts.pieces))
+        firsts = []
+        for fold in range(FOLDS):
+            seen = np.flatnonzero(folds != fold)
+            firsts.append(fit(texts.whole[seen], _picked(texts.examples, seen), RECIPE))
+            held = np.flatnonzero(folds[texts.owners] == fold)
+            windows[held] = firsts[fold].logits(texts.cut[held])
+        strongest = texts.strongest(windows)
+        rows = vectors.of([texts.pieces[place] for place in strongest])
+        second = np.zeros(len(texts.examples))
+        heads = []
+        for fold in range(FOLDS):
+            seen, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            heads.append(fit_head(rows[seen], _picked(texts.examples, seen)))
+            second[held] = heads[fold].logits(rows[held])
+        return cls(rows, (windows[strongest], second), folds, tuple(zip(firsts, heads, strict=True)))
 
 
-def weighed(examples: Sequence[Example]) -> list[Example]:
-    """Each with its share of its set's weight."""
-    sizes: dict[str, int] = {}
-    for example in examples:
-        sizes[example.source] = sizes.get(example.source, 0) + 1
-    return [
-        Example(example.text, example.hit, example.source, SET_WEIGHTS[example.source] / sizes[example.source])
-        for example in examples
-    ]
+def cascade_without(name: str, texts: WindowedTexts, judged: Judged) -> tuple[Cascade, list[Example]]:
+    """Trained without an attack set, copies of it, and the harmless sets it is told from; and what those hold."""
+    sources = np.array([example.source for example in texts.examples])
+    apart = np.isin(sources, [name, *JUDGED_HARMLESS])
+    held, others = np.flatnonzero(apart), np.flatnonzero(~apart)
+    kept = others[without_copies(_texts(texts, others), of=_texts(texts, held))]
+    seen = weighed(_picked(texts.examples, kept))
+    part = WindowedTexts(seen, texts.whole[kept], (), np.empty(0, np.int64), texts.whole[:0])
+    raw = (judged.raw[0][kept], judged.raw[1][kept])
+    return Cascade.fit(part, judged.rows[kept], raw, RECIPE), _picked(texts.examples, held)
 
 
-def folds_of(examples: Sequence[Example]) -> list[int]:
-    """A fold for every example; near copies share theirs."""
-    return [cluster % _FOLDS for cluster in clusters([example.text for example in examples])]
-
-
-def _left_out(name: str, examples: Sequence[Example]) -> dict[str, float]:
-    """An attack set judged by a model that saw neither it, nor copies of it, nor the harmless sets it is told from."""
-    judged = [example for example in examples if example.source in {name, *JUDGED_HARMLESS}]
-    others = [example for example in examples if example.source not in {name, *JUDGED_HARMLESS}]
-    kept = without_copies([example.text for example in others], of=(example.text for example in judged))
-    seen = weighed([others[place] for place in kept])
-    fitted = fit(matrix_of((example.text for example in seen), RECIPE.features), seen, RECIPE)
-    scores = fitted.logits(matrix_of((example.text for example in judged), RECIPE.features))
-    hits = np.array([example.hit for example in judged])
-    threshold = threshold_at(scores[~hits], false_positive_rate=0.02)
+def left_out(name: str, texts: WindowedTexts, judged: Judged, vectors: Vectors, *, threshold: float) -> dict[str, Any]:
+    """An attack set judged by a cascade that was trained without it; `threshold` is the shipped one."""
+    cascade, held = cascade_without(name, texts, judged)
+    target = WindowedTexts.of(held, RECIPE)
+    logits = cascade.linear.logits(target.cut)
+    strongest = target.strongest(logits)
+    second = cascade.head.logits(vectors.of([target.pieces[place] for place in strongest]))
+    scores, hits = cascade.probabilities(logits[strongest], second), _hits(held)
+    at_two = threshold_at(scores[~hits], false_positive_rate=0.02)
     return {
         "auroc": float(roc_auc_score(hits, scores)),
-        "recall_at_2_percent": float((scores[hits] >= threshold).mean()),
+        "recall_at_2_percent": _share(scores[hits] >= at_two),
+        "recall": _share(scores[hits] >= threshold),
+        "fpr": _share(scores[~hits] >= threshold),
         "hits": int(hits.sum()),
         "harmless": int((~hits).sum()),
     }
 
 
-def _by_set(scores: NDArray[np.float64], examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    """The share of each set at or above the threshold of 1 %, by models that had not seen the text."""
-    harmless = np.array([not example.hit for example in examples])
-    threshold = threshold_at(scores[harmless], false_positive_rate=FALSE_POSITIVE_RATE)
-    sources = np.array([example.source for example in examples])
+def _by_set(scores: NDArray[np.float64], examples: Sequence[Example], threshold: float) -> Mapping[str, Any]:
+    """AUROC over all, and the share of each set at or above the threshold."""
+    hits, sources = _hits(examples), np.array([example.source for example in examples])
     return {
-        str(source): {"found": float((scores[sources == source] >= threshold).mean())}
-        for source in dict.fromkeys(sources)
+        "auroc": float(roc_auc_score(hits, scores)),
+        "share_at_threshold": {
+            str(source): _share(scores[sources == source] >= threshold) for source in dict.fromkeys(sources)
+        },
     }
 
 
-def _probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float64)
+def _hits(examples: Sequence[Example]) -> NDArray[np.bool_]:
+    return np.array([example.hit for example in examples], dtype=np.bool_)
+
+
+def _picked(examples: Sequence[Example], places: NDArray[np.int64]) -> list[Example]:
+    return [examples[int(place)] for place in places]
+
+
+def _texts(texts: WindowedTexts, places: NDArray[np.int64]) -> list[str]:
+    return [example.text for example in _picked(texts.examples, places)]
+
+
+def _share(flags: NDArray[np.bool_]) -> float:
+    return float(flags.mean())

@@ -85,6 +85,11 @@ def _mtrag_questions(data: Path) -> list[str]:
     return list(dict.fromkeys(turns))
 
 
+def _mtrag_passages(data: Path) -> list[str]:
+    tasks = _json_lines(data / "conversations/mtrag_un_first_200.jsonl")
+    return list(dict.fromkeys(chunk["text"] for task in tasks for chunk in task["contexts"]))
+
+
 def _ragchecker_questions(data: Path) -> list[str]:
     return list(dict.fromkeys(case["query"] for case in _json(data / "judge/ragchecker_even_queries.json")))
 
@@ -135,6 +140,7 @@ SETS: dict[str, TextSet] = {
         TextSet("xstest_safe", _CC, "paul-rottger/exaggerated-safety", True, _xstest_safe),
         TextSet("nq_open", _APACHE, "google-research-datasets/natural-questions", True, _nq_questions),
         TextSet("mtrag", _APACHE, "IBM/mt-rag-benchmark", True, _mtrag_questions),
+        TextSet("mtrag_passages", _APACHE, "IBM/mt-rag-benchmark", True, _mtrag_passages),
         TextSet("ragchecker", _APACHE, "amazon-science/RAGChecker @ 6091f08", True, _ragchecker_questions),
         TextSet("llmbar", _MIT, "princeton-nlp/LLMBar @ 900616b", True, _llmbar_tasks),
         TextSet("halueval_questions", _MIT, "RUCAIBox/HaluEval @ b7253db", True, _halueval_questions),

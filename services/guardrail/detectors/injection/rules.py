@@ -1,6 +1,6 @@
-"""Finds prompt injections and jailbreaks by rules of high precision. Pure; one of `catalogue.py`'s detectors.
+"""Finds prompt injections and jailbreaks by rules of high precision. Pure; the first stage of `detector.py`.
 
-The rules stand in `injection_rules.yaml`, versioned; they see the normalised text and match in linear time.
+The rules stand in `injection_rules.yaml`, versioned; they see every view of the text and match in linear time.
 """
 
 import re
@@ -11,10 +11,9 @@ from typing import Any
 
 import yaml
 
-from servicekit.domain.verdict import Finding, Surface
+from servicekit.domain.verdict import Finding
 from services.guardrail.detectors.detector import Subject
 from services.guardrail.linear import LinearPattern, LinearSet
-from services.guardrail.normalizing import NORMALIZING_VERSION
 
 _TERM = re.compile(r"\{([a-z]+)\}")
 _HIDDEN_RUN = 8
@@ -64,31 +63,25 @@ def load_rules() -> RuleSet:
     return RuleSet(document["version"], rules)
 
 
-class InjectionDetector:
-    """Orders to the model where only a question or a document belongs."""
+class RuleMatcher:
+    """All rules compiled, asked in one pass which of them match at all."""
 
-    id = "injection"
-    surfaces = frozenset({Surface.INPUT, Surface.RETRIEVED})
-    redacts = False
-    options_model = None
-
-    def __init__(self, rule_set: RuleSet | None = None) -> None:
-        rule_set = rule_set or load_rules()
-        self.version = f"{rule_set.version}+{NORMALIZING_VERSION}"
+    def __init__(self, rule_set: RuleSet) -> None:
         flat = [(rule, pattern) for rule in rule_set.rules for pattern in rule.patterns]
         self._rules = tuple(rule for rule, _ in flat)
         self._patterns = tuple(LinearPattern(pattern, ignore_case=True) for _, pattern in flat)
         self._any = LinearSet([pattern for _, pattern in flat], ignore_case=True)
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        """The first place of each rule that matches, with the rule's score."""
+        """The first place of each rule that matches any view of the text, with the rule's score."""
         told: set[str] = set()
-        for position in self._any.matching(subject.text):
-            rule = self._rules[position]
-            span = self._patterns[position].first(subject.text)
-            if span and rule.id not in told:
-                told.add(rule.id)
-                yield Finding(rule.id, rule.score, span, message=rule.message)
+        for view in subject.views:
+            for position in self._any.matching(view.text):
+                rule = self._rules[position]
+                span = self._patterns[position].first(view.text) if rule.id not in told else None
+                if span:
+                    told.add(rule.id)
+                    yield Finding(rule.id, rule.score, subject.in_text(view, span), message=rule.message)
         yield from _hidden_text(subject)
 
 
