@@ -40,8 +40,13 @@ class Card:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def data_entries(examples: Sequence[Example], *, licences: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """An entry a source: texts, licence, origin and hash; `licences` of those that are not in `sets.py`."""
+def data_entries(
+    examples: Sequence[Example],
+    *,
+    sets: Mapping[str, TextSet] = SETS,
+    licences: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """An entry a source: texts, licence, origin and hash; `licences` of those that are none of `sets`."""
     entries = []
     for source in dict.fromkeys(example.source for example in examples):
         texts = [example.text for example in examples if example.source == source]
