@@ -32,7 +32,8 @@ def rot13_edits(text: str) -> Iterator[Edit]:
         return
     for span in _richest(gains):
         piece = Span(span.start, min(span.end, len(text)))
-        cost = float(COSTS[_MOVED[places[:-1]], _MOVED[places[1:]]][piece.start : piece.end].mean())
+        moved = _MOVED[places[piece.start : piece.end + 1]]
+        cost = float(COSTS[moved[:-1], moved[1:]].mean())
         if cost <= _MOST_BITS and len(set(text[piece.start : piece.end].lower())) >= _FEWEST_LETTERS:
             yield Edit(piece, codecs.encode(text[piece.start : piece.end], "rot13"), exact=True)
 

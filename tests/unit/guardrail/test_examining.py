@@ -122,7 +122,7 @@ async def test_what_is_not_reached_in_the_callers_time_is_decided_by_the_policy(
     hanging = HangingDetector("told")
     judge = Judge((ToldDetector("other", [FOUND]), hanging, ToldDetector("last")))
     policies = in_force(other=rule(), told=rule(), last=rule(failing=OnFailure.CLOSED))
-    (assessment,) = await assess(judge, workers, policies, deadline_s=0.5)
+    (assessment,) = await assess(judge, workers, policies, deadline_s=1.0)
     assert [verdict.rule for verdict in assessment.verdicts] == ["other.rule", "told.timeout", "last.timeout"]
     assert assessment.action is Action.BLOCK
     hanging.release.set()
@@ -138,7 +138,7 @@ async def test_a_thread_left_behind_at_the_deadline_is_given_up_when_overdue(wor
     """The caller has gone; the one thread is replaced all the same once the detector's own time is over."""
     hanging = HangingDetector("told")
     judge = Judge((hanging,))
-    await assess(judge, workers, in_force(told=rule(timeout_ms=40)), deadline_s=0.02)
+    await assess(judge, workers, in_force(told=rule(timeout_ms=600)), deadline_s=0.4)
     assert await workers.run(lambda: "done", chars=1, deadline_s=10.0) == "done"
     hanging.release.set()
 
