@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import TypeGuard
 
@@ -17,7 +18,8 @@ _PATTERNS = (LinearPattern(_BINARY), LinearPattern(_HEX), LinearPattern(_BASE64)
 _ANY = LinearSet((_BINARY, _HEX, _BASE64))
 _MAX_RUNS = 500
 """In one text and of one kind, the longest first: a hidden order needs room."""
-_WORD_SHARE, _LETTER_SHARE = 0.75, 0.5
+_WORD_SHARE, _LETTER_SHARE = 0.6, 0.5
+_NO_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
 _SHORT_BYTES = 24
 """Up to this many, chance makes text of other scripts, and nothing behind a glued front is believed."""
 _GROUP = 4
@@ -85,7 +87,7 @@ def _as_text(data: bytes) -> str | None:
         text = data[: error.start].decode()
     if not text or not (text.isascii() or len(data) > _SHORT_BYTES):
         return None
-    if not all(char.isprintable() or char in "\t\r\n" for char in text):
+    if any(unicodedata.category(char) in _NO_TEXT and char not in "\t\r\n" for char in text):
         return None
     letters = sum(map(str.isalpha, text))
     words = sum(char.isalnum() or char.isspace() for char in text)

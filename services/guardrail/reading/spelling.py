@@ -12,14 +12,14 @@ from services.guardrail.reading.letter_pairs import bits_per_letter
 _SIGN = r"[0134578@$!|+]"
 _LEET = rf"(?:[A-Za-z]+{_SIGN}|{_SIGN}+[A-Za-z])[A-Za-z0-9@$!|+]*"
 _GAPS = (" ", r"\.", "-", "_", r"\*", r"\|", ",", "/", "~")
-_SPACED = r"\b(?:" + "|".join(rf"[A-Za-z](?:{gap}[A-Za-z]){{2,}}" for gap in _GAPS) + r")\b"
+_SPACED = r"\b(?:" + "|".join(rf"[A-Za-z](?:{gap}[A-Za-z]){{1,}}" for gap in _GAPS) + r")\b"
 _LEET_WORD, _SPACED_WORD = LinearPattern(_LEET), LinearPattern(_SPACED)
 _ANY = LinearSet((_LEET, _SPACED))
 _READINGS = tuple(
     str.maketrans("0134578@$!|+", letters) for letters in ("oieastbasilt", "oleastbasilt", "oieasgbasiit")
 )
-_SHORT = 3
-"""Words of three letters, and words whose signs all stand behind (`python3`), are read where others are, too."""
+_SHORTEST, _SHORT = 2, 3
+"""Words of two or three letters, and words whose signs all stand behind (`python3`), are read where others are, too."""
 _LONGEST = 40
 _MOST_WORDS = 4_000
 _MOST_BITS = 4.6
@@ -47,7 +47,7 @@ def _leet(text: str) -> Iterator[_Word]:
         written = text[span.start : span.end].rstrip("!|+")
         word = Span(span.start, span.start + len(written))
         letters = sum(map(str.isalpha, written))
-        if _SHORT <= len(written) <= min(_LONGEST, 2 * letters) and not _is_part(text, word):
+        if _SHORTEST <= len(written) <= min(_LONGEST, 2 * letters) and not _is_part(text, word):
             readings = {read for read in map(written.translate, _READINGS) if read.isalpha() and read != written}
             best = _most_probable(readings)
             if best and bits_per_letter(best) <= _MOST_BITS:
