@@ -28,6 +28,8 @@ PARTS = {
     "bias": "_guardrail_bias",
     "pii": "_guardrail_pii",
     "groundedness": "_guardrail_groundedness",
+    "leak": "_guardrail_leak",
+    "reading": "_guardrail_reading",
 }
 """What is measured, and the module beside this one whose `measure(data)` does it."""
 

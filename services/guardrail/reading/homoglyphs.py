@@ -32,11 +32,11 @@ def homoglyph_edits(text: str) -> Iterator[Edit]:
     """
     if text.isascii():
         return
-    latin = _is_mostly_latin(text)
-    for match in _WORD.finditer(text):
-        word = match.group()
-        if not word.isascii() and _is_disguised(word, latin=latin):
-            for place, char in enumerate(word, match.start()):
+    suspects = [match for match in _WORD.finditer(text) if _seems_disguised(match.group())]
+    latin = bool(suspects) and _is_mostly_latin(text)
+    for match in suspects:
+        if latin or _ASCII_LETTER.search(match.group()):
+            for place, char in enumerate(match.group(), match.start()):
                 if (shown := _ASCII_LIKENESS.get(char)) is not None:
                     yield Edit(Span(place, place + 1), shown)
                 elif unicodedata.category(char) == "Mn":
@@ -48,16 +48,11 @@ def _is_mostly_latin(text: str) -> bool:
     return 2 * latin > sum(char.isalpha() or char in _LATIN_BY_NAME for char in text)
 
 
-def _is_disguised(word: str, *, latin: bool) -> bool:
-    """Whether all its letters are ASCII or look so, and some do only look so (or are covered by marks)."""
-    mixed = latin
-    found = False
-    for char in word:
-        if char.isascii():
-            mixed |= char.isalpha()
-        elif char in _ASCII_LIKENESS or unicodedata.category(char) == "Mn":
-            found = True
-    return found and mixed
+def _seems_disguised(word: str) -> bool:
+    """Whether some of its letters only look like ASCII, or are covered by marks."""
+    return not word.isascii() and any(
+        char in _ASCII_LIKENESS or unicodedata.category(char) == "Mn" for char in word if not char.isascii()
+    )
 
 
 def _table() -> Mapping[str, str]:
