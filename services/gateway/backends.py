@@ -123,6 +123,43 @@ class ModelAlias:
     available: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedText:
+    """The next text of an answer that is to be judged."""
+
+    text: str = field(repr=False)
+    token_count: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Text that may go, for so many characters of what was sent; `restored` where that differs."""
+
+    text: str = field(repr=False)
+    source_chars: int
+    restored: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Verdicts on text that was sent; their spans are places in all of it."""
+
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """All was released, or something was blocked, and what that took."""
+
+    action: Action
+    policy_version: str
+    judging_s: float = 0.0
+
+
+GuardEvent = Released | Found | StreamEnd
+
+
 class Guard(Protocol):
     """Judges texts by the tenant's policy."""
 
@@ -136,17 +173,19 @@ class Guard(Protocol):
         """Judge chunks, text and title, one judgement for each in order; both are the chunk's unless redacted."""
         ...
 
-    async def check_output(
+    def check_stream(
         self,
-        text: str,
+        texts: AsyncGenerator[StreamedText, None],
         *,
-        piece: int,
-        final: bool,
         chunk_texts: Sequence[str],
         context: CheckContext,
+        restore: bool,
         timeout_s: float,
-    ) -> Judgement:
-        """Judge piece number `piece` (from 0) of an answer; `final` marks the last."""
+    ) -> AsyncGenerator[GuardEvent, None]:
+        """Judge an answer while it is made: text that may go and verdicts, then exactly one StreamEnd.
+
+        Texts that end without a final one were broken off: what is held back then stays so.
+        """
         ...
 
     async def restore_text(self, texts: Sequence[str], *, context: CheckContext, timeout_s: float) -> Sequence[str]:

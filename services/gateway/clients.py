@@ -24,19 +24,23 @@ from servicekit.rpc.status import details_of, to_error
 from services.gateway import convert_types as types
 from services.gateway.backends import (
     CheckContext,
+    Found,
     FoundChunk,
     Generated,
     GenerationRequest,
+    GuardEvent,
     Judgement,
     ModelAlias,
+    Released,
     SearchResult,
+    StreamedText,
+    StreamEnd,
 )
 from services.gateway.question import RetrievalMode, SealedFilter
 
 IDEMPOTENT = {
     "guardrail": tuple(
-        f"binnacle.guardrail.v1.GuardrailService/{name}"
-        for name in ("CheckInput", "CheckRetrieved", "CheckOutput", "RestoreText")
+        f"binnacle.guardrail.v1.GuardrailService/{name}" for name in ("CheckInput", "CheckRetrieved", "RestoreText")
     ),
     "retriever": ("binnacle.retriever.v1.RetrieverService/SearchChunks",),
     "generator": ("binnacle.generator.v1.GeneratorService/ListModels",),
@@ -87,25 +91,30 @@ class GuardClient:
             for chunk, of_text in zip(chunks, response.judgements, strict=False)
         ]
 
-    async def check_output(
+    async def check_stream(
         self,
-        text: str,
+        texts: AsyncGenerator[StreamedText, None],
         *,
-        piece: int,
-        final: bool,
         chunk_texts: Sequence[str],
         context: CheckContext,
+        restore: bool,
         timeout_s: float,
-    ) -> Judgement:
-        """Judge a piece of an answer against the chunks it was made from."""
-        request = guardrail_pb.CheckOutputRequest(
-            text=text, chunk_texts=chunk_texts, context=_context(context), piece=piece, final=final
-        )
+    ) -> AsyncGenerator[GuardEvent, None]:
+        """Judge an answer while it is made; closing cancels the call."""
+        start = guardrail_pb.CheckStreamStart(context=_context(context), chunk_texts=chunk_texts, restore=restore)
+        stub = self._restoring_stub if restore else self._stub
+        call = stub.CheckStream(_frames(start, texts), timeout=timeout_s)
         try:
-            response = await self._stub.CheckOutput(request, timeout=timeout_s)
+            async for response in call:
+                event = _guard_event(response)
+                yield event
+                if isinstance(event, StreamEnd):
+                    return
         except grpc.aio.AioRpcError as exc:
             raise to_error(exc, "guardrail") from exc
-        return _judgement(response)
+        finally:
+            call.cancel()
+        raise BackendUnavailable("the guardrail's stream ended without its end", reason="GUARDRAIL_INCOMPLETE")
 
     async def restore_text(self, texts: Sequence[str], *, context: CheckContext, timeout_s: float) -> Sequence[str]:
         """Put back what end users typed."""
@@ -227,7 +236,31 @@ def _context(context: CheckContext) -> guardrail_pb.CheckContext:
     )
 
 
-def _judgement(response: guardrail_pb.CheckInputResponse | guardrail_pb.CheckOutputResponse) -> Judgement:
+async def _frames(
+    start: guardrail_pb.CheckStreamStart, texts: AsyncGenerator[StreamedText, None]
+) -> AsyncGenerator[guardrail_pb.CheckStreamRequest, None]:
+    yield guardrail_pb.CheckStreamRequest(start=start)
+    async with aclosing(texts):
+        async for one in texts:
+            text = guardrail_pb.StreamedText(text=one.text, token_count=one.token_count, final=one.final)
+            yield guardrail_pb.CheckStreamRequest(text=text)
+
+
+def _guard_event(response: guardrail_pb.CheckStreamResponse) -> GuardEvent:
+    match response.WhichOneof("event"):
+        case "released":
+            released = response.released
+            return Released(released.text, released.source_chars, released.restored_text)
+        case "found":
+            return Found(tuple(types.verdict_of(verdict) for verdict in response.found.verdicts))
+        case "ended":
+            ended = response.ended
+            return StreamEnd(types.action_of(ended.action), ended.policy_version, ended.judging_us / 1e6)
+        case unknown:
+            raise BackendUnavailable(f"the guardrail sent an event of kind {unknown!r}", reason="GUARDRAIL_INCOMPLETE")
+
+
+def _judgement(response: guardrail_pb.CheckInputResponse) -> Judgement:
     return Judgement(
         action=types.action_of(response.action),
         text=response.text,

@@ -1,71 +1,13 @@
-"""Holds streamed text back to the ends of sentences, and finds markers again in text that was redacted.
+"""Finds citation markers again in text that was redacted, or that values were put back into.
 
-Pure; fed by `generating.py`. Whatever is fed, the pieces taken and the rest, joined, are the text.
+Pure; used by `generating.py`, `restoring.py` and `record.py`.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from servicekit.domain.sentences import split_sentences
 from servicekit.domain.verdict import Span
 from services.gateway.backends import AnswerCitation
-
-MAX_HELD_CHARS = 1_000
-MAX_PIECE_CHARS = 16_384
-_MAY_END = re.compile(r"[^\w\s,'()-]|\n")
-_BLANK = re.compile(r"\s")
-
-
-class HoldBack:
-    """Text that has arrived and was not taken yet.
-
-    A sentence is complete when the next one has begun, so that no piece ends inside a word or abbreviation.
-    One longer than `max_held_chars` is cut at its last blank, so that neither memory nor waiting grows.
-    """
-
-    def __init__(self, *, max_held_chars: int = MAX_HELD_CHARS) -> None:
-        self._max_held_chars = max_held_chars
-        self._held = ""
-        self._complete = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether `take` would give text."""
-        return self._complete > 0
-
-    @property
-    def held(self) -> str:
-        """All that has arrived and was not taken."""
-        return self._held
-
-    def feed(self, text: str) -> None:
-        """Add text as it arrives."""
-        self._held += text
-        tail = self._held[self._complete :]
-        if len(tail) > self._max_held_chars or _MAY_END.search(tail):
-            self._complete += _cut(tail, self._max_held_chars)
-
-    def take(self) -> str:
-        """The complete sentences, at most MAX_PIECE_CHARS of them; empty if there are none."""
-        piece = self._held[: min(self._complete, MAX_PIECE_CHARS)]
-        self._held = self._held[len(piece) :]
-        self._complete -= len(piece)
-        return piece
-
-    def take_rest(self) -> str:
-        """What is left once no more will arrive, at most MAX_PIECE_CHARS a call."""
-        self._complete = len(self._held)
-        return self.take()
-
-
-def _cut(tail: str, max_held_chars: int) -> int:
-    """How many characters of `tail` may go: all sentences but the last, which may still grow."""
-    sentences = split_sentences(tail)
-    cut = sentences[-1].start if sentences else 0
-    if len(tail) - cut > max_held_chars:
-        cut = max(cut, max((match.end() for match in _BLANK.finditer(tail)), default=0))
-    return cut if len(tail) - cut <= max_held_chars else len(tail)
 
 
 @dataclass(frozen=True, slots=True)

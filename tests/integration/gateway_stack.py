@@ -48,6 +48,7 @@ class Backends(
     titles: tuple[str, ...] = ("T", "T", "T")
     hook: Hook = no_hook
     calls: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _begin(self, name: str, request: Any, context: Any) -> None:
@@ -78,11 +79,28 @@ class Backends(
             )
         return guardrail_pb.CheckRetrievedResponse(judgements=judgements, policy_version="p1")
 
-    async def CheckOutput(self, request: Any, context: Any) -> Any:  # noqa: N802  # the proto names it
-        """Judge a piece by words."""
-        await self._begin("CheckOutput", request, context)
-        action, text, verdicts = _judge(request.text, verdict_pb2.SURFACE_OUTPUT)
-        return guardrail_pb.CheckOutputResponse(action=action, text=text, verdicts=verdicts, policy_version="p1")
+    async def CheckStream(self, frames: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # as above
+        """Judge each word by itself, once the next has begun."""
+        held, response = "", guardrail_pb.CheckStreamResponse
+        async for frame in frames:
+            if frame.HasField("start"):
+                await self._begin("CheckStream", frame.start, context)
+                continue
+            held += frame.text.text
+            whole = len(held) if frame.text.final else held.rfind(" ") + 1
+            if not whole and not frame.text.final:
+                continue
+            piece, held = held[:whole], held[whole:]
+            self.judged.append(piece)
+            await self.hook("judged")
+            action, text, verdicts = _judge(piece, verdict_pb2.SURFACE_OUTPUT)
+            if verdicts:
+                yield response(found=guardrail_pb.FoundVerdicts(verdicts=verdicts))
+            if action == verdict_pb2.ACTION_BLOCK:
+                yield response(ended=guardrail_pb.EndedStream(action=action, policy_version="p1"))
+                return
+            yield response(released=guardrail_pb.ReleasedText(text=text, source_chars=len(piece)))
+        yield response(ended=guardrail_pb.EndedStream(action=verdict_pb2.ACTION_ALLOW, policy_version="p1"))
 
     async def SearchChunks(self, request: Any, context: Any) -> Any:  # noqa: N802  # the proto names it
         """The same three chunks for every query."""

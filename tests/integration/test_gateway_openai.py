@@ -208,7 +208,8 @@ async def test_disconnect_cancels_the_answer(tmp_path: Path, streamed: bool) -> 
         if name == "token":
             await asyncio.Event().wait()
 
-    async with running_gateway(tmp_path, Backends(hook=hook)) as gateway, _client(gateway) as client:
+    backends = Backends(tokens=("Kafka", " keeps"), hook=hook)
+    async with running_gateway(tmp_path, backends) as gateway, _client(gateway) as client:
         asking = asyncio.ensure_future(
             client.chat.completions.create(model="default", messages=MESSAGES, stream=streamed)
         )
@@ -238,7 +239,7 @@ async def test_failure_inside_a_stream_is_its_last_event(tmp_path: Path) -> None
                 texts.append(chunk.choices[0].delta.content)
                 if texts[-1]:
                     released.set()
-        assert "".join(text or "" for text in texts) == "One. "
+        assert "".join(text or "" for text in texts) == "One. Two. "
         assert gateway.interactions()[0].outcome == event_pb.INTERACTION_OUTCOME_FAILED
 
 

@@ -46,7 +46,7 @@ async def test_an_answer_by_a_schema_comes_whole_and_redacted(tmp_path: Path) ->
         assert answer.text[span.start : span.end] == "[1]"
         (generation,) = gateway.backends.requests("CompleteAnswer")
         assert generation.generation.output_schema == _SCHEMA
-        assert [piece.text for piece in gateway.backends.requests("CheckOutput")] == [_ANSWER]
+        assert "".join(gateway.backends.judged) == _ANSWER
 
 
 async def test_what_a_generation_tells_is_recorded(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ async def test_a_title_is_judged_once(tmp_path: Path) -> None:
         assert len(answer.verdicts) == 3  # of two texts and the title
 
 
-@pytest.mark.parametrize("away", ["CheckInput", "SearchChunks", "CheckRetrieved", "GenerateAnswer", "CheckOutput"])
+@pytest.mark.parametrize("away", ["CheckInput", "SearchChunks", "CheckRetrieved", "GenerateAnswer", "CheckStream"])
 async def test_backend_away_gives_an_honest_refusal(tmp_path: Path, away: str) -> None:
     """With a backend failing the answer is a refusal that names the cause."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +19,17 @@ from services.gateway.answer import AnswerEvent
 from services.gateway.answering import Answering, Stages
 from services.gateway.backends import (
     CheckContext,
+    Found,
     FoundChunk,
     Generated,
     GenerationRequest,
+    GuardEvent,
     Judgement,
     ModelAlias,
+    Released,
     SearchResult,
+    StreamedText,
+    StreamEnd,
 )
 from services.gateway.conversations import Conversations
 from services.gateway.convert import decode_answer, encode_answer
@@ -87,20 +93,34 @@ class FakeGuard:
         await self.hook("check_retrieved")
         return [judged(chunk.text, Surface.RETRIEVED) for chunk in chunks]
 
-    async def check_output(
+    async def check_stream(
         self,
-        text: str,
+        texts: AsyncGenerator[StreamedText, None],
         *,
-        piece: int,
-        final: bool,
         chunk_texts: Sequence[str],
         context: CheckContext,
+        restore: bool,
         timeout_s: float,
-    ) -> Judgement:
-        """Judge a piece."""
-        self.outputs.append((text, piece, final))
-        await self.hook("check_output")
-        return judged(text, Surface.OUTPUT)
+    ) -> AsyncGenerator[GuardEvent, None]:
+        """Judge an answer, each sentence once it is whole, and its rest at the end."""
+        held = ""
+        async with aclosing(texts):
+            async for text in texts:
+                held += text.text
+                whole = len(held) if text.final else held.rfind(". ") + 2 * (". " in held)
+                if whole <= 0 and not text.final:
+                    continue
+                piece, held = held[:whole], held[whole:]
+                self.outputs.append((piece, len(self.outputs), text.final))
+                await self.hook("check_output")
+                judgement = judged(piece, Surface.OUTPUT)
+                if judgement.verdicts:
+                    yield Found(judgement.verdicts)
+                if judgement.action is Action.BLOCK:
+                    yield StreamEnd(Action.BLOCK, "p1")
+                    return
+                yield Released(judgement.text, len(piece))
+        yield StreamEnd(Action.ALLOW, "p1")
 
     async def restore_text(self, texts: Sequence[str], *, context: CheckContext, timeout_s: float) -> Sequence[str]:
         """Put the one address back that questions hold."""

@@ -1,61 +1,11 @@
-"""Text held back to sentence ends comes out whole, whatever the tokens it came in."""
+"""Citations are found again in text that was redacted."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.domain.verdict import Span
 from services.gateway.backends import AnswerCitation
-from services.gateway.release import MAX_PIECE_CHARS, HoldBack, Piece, relocate
-
-_TEXT = st.text(
-    alphabet=st.one_of(st.sampled_from("abc .!?\n\t'\"…。)[]1"), st.characters(exclude_categories=["Cs"])),
-    max_size=400,
-)
-
-
-@given(st.lists(_TEXT, max_size=30), st.integers(1, 300))
-def test_pieces_join_to_the_text(tokens: list[str], max_held_chars: int) -> None:
-    """Whatever the token boundaries, what is taken and the rest are the text, and nothing is held for ever."""
-    hold = HoldBack(max_held_chars=max_held_chars)
-    taken = []
-    for token in tokens:
-        hold.feed(token)
-        while hold.ready:
-            taken.append(hold.take())
-        assert len(hold.held) <= max_held_chars
-    while hold.held:
-        taken.append(hold.take_rest())
-    assert "".join(taken) == "".join(tokens)
-    assert all(taken)
-
-
-@given(st.integers(1, 40), st.integers(1, 12))
-def test_a_sentence_goes_once_the_next_has_begun(sentences: int, width: int) -> None:
-    """With every token fed, all sentences but the last have gone, each whole."""
-    text = " ".join(f"Sentence number {n} is here." for n in range(sentences))
-    hold = HoldBack()
-    taken = []
-    for start in range(0, len(text), width):
-        hold.feed(text[start : start + width])
-        if hold.ready:
-            taken.append(hold.take())
-    assert hold.held == f"Sentence number {sentences - 1} is here."
-    assert all(piece.endswith(". ") for piece in taken)
-
-
-def test_an_abbreviation_ends_no_sentence() -> None:
-    """Text is not cut after an abbreviation's point."""
-    hold = HoldBack()
-    for token in ("Dr. ", "Smith ", "came. ", "He "):
-        hold.feed(token)
-    assert hold.take() == "Dr. Smith came. "
-
-
-def test_pieces_are_bounded() -> None:
-    """However much arrives at once, a piece stays within what a guard takes."""
-    hold = HoldBack()
-    hold.feed("A sentence. " * 5_000)
-    assert len(hold.take()) == MAX_PIECE_CHARS
+from services.gateway.release import Piece, relocate
 
 
 def _citation(marker: str, start: int) -> AnswerCitation:
