@@ -5,6 +5,7 @@ from services.guardrail.detectors.detector import Detector
 from services.guardrail.detectors.email import EmailDetector
 from services.guardrail.detectors.groundedness import GroundednessDetector
 from services.guardrail.detectors.iban import IbanDetector
+from services.guardrail.detectors.indirect_injection import IndirectInjectionDetector
 from services.guardrail.detectors.injection.detector import InjectionDetector
 from services.guardrail.detectors.ip_address import IpAddressDetector
 from services.guardrail.detectors.language import LanguageDetector
@@ -17,6 +18,7 @@ from services.guardrail.detectors.us_ssn import UsSsnDetector
 
 _DETECTORS: tuple[DetectorClass, ...] = (
     InjectionDetector,
+    IndirectInjectionDetector,
     SecretDetector,
     EmailDetector,
     PhoneDetector,

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-_MODELS = {"injection": "services.guardrail.training.injection"}
+_MODELS = {
+    "injection": "services.guardrail.training.injection",
+    "indirect_injection": "services.guardrail.training.indirect_injection",
+}
 """Model names and their modules, each with `train(data: Path, out: Path) -> Path`."""
 
 
