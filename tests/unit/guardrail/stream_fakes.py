@@ -1,15 +1,20 @@
 """A guardrail whose streams are driven by a list of texts, for the tests of streamed checks."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Self
 
-from servicekit.domain.verdict import Verdict
+from servicekit.domain.verdict import Action, Finding, Span, Surface, Verdict
 from servicekit.ports.clock import SystemClock
 from services.guardrail.checking import CheckContext, Guardrail
 from services.guardrail.detectors.catalogue import all_detectors
-from services.guardrail.detectors.detector import Detector
+from services.guardrail.detectors.detector import EVERY_SURFACE, Detector, Subject
 from services.guardrail.judging import Judge
-from services.guardrail.policy import Policy
+from services.guardrail.policy import DetectorPolicy, OnFailure, PoliciesInForce, Policy
+from services.guardrail.policy_file import default_policy
 from services.guardrail.policy_store import PolicyStore
 from services.guardrail.retrieved_cache import RetrievedCache
 from services.guardrail.streaming.checks import StreamChecks
@@ -68,48 +73,96 @@ class Streamed:
 
 
 class Stand:
-    """A guardrail around memory, its streams and its decisions; used as a context manager."""
+    """A guardrail around memory, its streams and its decisions; `policy` instead of the packaged one."""
 
     def __init__(self, detectors: Sequence[Detector] | None = None, policy: Policy | None = None) -> None:
         detectors = all_detectors() if detectors is None else detectors
         self.recorded = Recorded()
-        self.policies = PolicyStore(None, detectors=detectors)
         self.workers = Workers(threads=2, queue=64)
+        self.policies = Fixed(policy or default_policy(detectors))
+        self.vault = make_vault()
         clock = SystemClock()
         self.guardrail = Guardrail(
             judge=Judge(detectors),
-            policies=self.policies if policy is None else Fixed(policy, detectors),
+            policies=self.policies,
             cache=RetrievedCache(capacity=10),
             workers=self.workers,
             record=self.recorded,
             clock=clock,
-            vault=make_vault(),
+            vault=self.vault,
         )
         self.checks = StreamChecks(self.guardrail, clock=clock, turns=4)
 
-    async def stream(self, texts: Sequence[str], *, start: StreamStart | None = None, final: bool = True) -> Streamed:
-        """Send the texts, the last of them final, and read to the end."""
+    def events(
+        self, texts: Sequence[str | asyncio.Event], *, start: StreamStart | None = None, final: bool = True
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """What comes out where these texts go in, the last of them final."""
+        return self.checks.check(start or StreamStart(CONTEXT), given(texts, final=final), left_s=lambda: 30.0)
+
+    async def stream(
+        self, texts: Sequence[str | asyncio.Event], *, start: StreamStart | None = None, final: bool = True
+    ) -> Streamed:
+        """The same, read to its end."""
         streamed = Streamed()
-        start = start or StreamStart(CONTEXT)
-        async for event in self.checks.check(start, given(texts, final=final), left_s=lambda: 30.0):
-            streamed.events.append(event)
+        async with aclosing(self.events(texts, start=start, final=final)) as events:
+            async for event in events:
+                streamed.events.append(event)
         return streamed
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.workers.__aexit__(None, None, None)
 
 
 class Fixed(PolicyStore):
-    """One policy for all."""
+    """One policy for all, which a test may change."""
 
-    def __init__(self, policy: Policy, detectors: Sequence[Detector]) -> None:
-        super().__init__(None, detectors=detectors)
-        self._policy = policy
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(None, detectors=all_detectors())
+        self.policy = policy
 
-    def for_tenant(self, tenant: str, route: str = "") -> Policy:
+    def in_force(self, tenant: str, route: str = "") -> PoliciesInForce:
         """The policy."""
         del tenant, route
-        return self._policy
+        return PoliciesInForce(self.policy)
 
 
-async def given(texts: Sequence[str], *, final: bool = True) -> AsyncIterator[StreamedText]:
-    """The texts as frames."""
+class WordDetector:
+    """Finds a word, once `may_answer` is set."""
+
+    version = "1"
+    surfaces = EVERY_SURFACE
+    options_model = None
+
+    def __init__(self, detector_id: str, word: str, *, redacts: bool) -> None:
+        self.id = detector_id
+        self.redacts = redacts
+        self.texts: list[str] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self._word = word
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        """Every place of the word."""
+        self.texts.append(subject.text)
+        self.may_answer.wait()
+        start = subject.text.find(self._word)
+        while start >= 0:
+            yield Finding(self.id, 0.9, Span(start, start + len(self._word)), "WORD", "The word.")
+            start = subject.text.find(self._word, start + 1)
+
+
+def asking(action: Action, *, on_failure: OnFailure = OnFailure.CLOSED) -> DetectorPolicy:
+    """A rule that asks a detector about answers."""
+    return DetectorPolicy(actions={Surface.OUTPUT: action}, min_score=0.5, on_failure=on_failure, shadow=False)
+
+
+async def given(texts: Sequence[str | asyncio.Event], *, final: bool = True) -> AsyncIterator[StreamedText]:
+    """The texts as frames; an event among them is waited for."""
     for place, text in enumerate(texts):
-        yield StreamedText(text, final=final and place == len(texts) - 1)
+        if isinstance(text, asyncio.Event):
+            await text.wait()
+        else:
+            yield StreamedText(text, final=final and place == len(texts) - 1)
