@@ -99,8 +99,16 @@ def shipped_ids() -> tuple[str, ...]:
 
 def in_threads(judge: Callable[[_Case], _Result], cases: Sequence[_Case]) -> list[_Result]:
     """`judge` of each case, in order, two at a time."""
+    embed()  # opened once, before two threads ask for it
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(judge, cases))
+
+
+def close() -> None:
+    """Close the embedder, where one was opened; before a process ends."""
+    if embed.cache_info().currsize and isinstance(embedding := embed(), _Embedding):
+        embedding.close()
+    embed.cache_clear()
 
 
 @cache
@@ -123,6 +131,11 @@ class _Embedding:
 
     def __call__(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return [self._one(text) for text in texts]
+
+    def close(self) -> None:
+        """Close the embedder and end the loop."""
+        self._wait(self._context.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _embed_one(self, text: str) -> Sequence[float]:
         return cast("Sequence[float]", self._wait(self._embedder.embed_documents([text]))[0])

@@ -56,7 +56,7 @@ def _sentences(context: str) -> Iterator[str]:
 
 def _shortened(sentence: str) -> str:
     """Without its last clause, where something is left without it."""
-    head, comma, _ = sentence.rstrip(" .").rpartition(",")
+    head, comma, _ = sentence.rstrip(" .").rpartition(", ")
     return f"{head.rstrip()}." if comma and len(head.split()) >= _WORDS.start else sentence
 
 

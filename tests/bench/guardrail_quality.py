@@ -19,6 +19,7 @@ import structlog
 from servicekit.domain.verdict import Surface
 from tests.bench._guardrail_figures import Figures, Measure, skipped
 from tests.bench._guardrail_file import FileRefusedError, measure_file
+from tests.bench._guardrail_shipped import close
 
 DATA = Path("../shared/data")
 PARTS = {
@@ -82,14 +83,19 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    try:
+        return _measure_and_print(asked)
+    except FileRefusedError as exc:
+        _tell(str(exc))
+        return 2
+    finally:
+        close()
+
+
+def _measure_and_print(asked: argparse.Namespace) -> int:
     if asked.file:
-        try:
-            figures = measure_file(
-                asked.file, asked.detector, surface=Surface(asked.surface) if asked.surface else None
-            )
-        except FileRefusedError as exc:
-            _tell(str(exc))
-            return 2
+        surface = Surface(asked.surface) if asked.surface else None
+        figures = measure_file(asked.file, asked.detector, surface=surface)
         print(json.dumps({"detector": asked.detector, "file": asked.file.name, **figures}))
         return 0
     found = measure_all(asked.data, [asked.detector] if asked.detector else list(PARTS))

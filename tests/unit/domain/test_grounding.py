@@ -91,7 +91,7 @@ def test_scores_and_spans_stay_in_bounds(answer: str, chunks: list[str]) -> None
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/grounding is not there")
-@pytest.mark.parametrize(("domain", "least"), [("wow", 0.94), ("cmu", 0.95), ("tc", 0.91)])
+@pytest.mark.parametrize(("domain", "least"), [("wow", 0.95), ("cmu", 0.96), ("tc", 0.92)])
 def test_support_separates_attributable_answers(domain: str, least: float) -> None:
     """AUROC of the score for fully attributable answers of BEGIN, against all others."""
     with (DATA / f"begin_dev_{domain}.tsv").open(encoding="utf-8") as file:
@@ -102,3 +102,65 @@ def test_support_separates_attributable_answers(domain: str, least: float) -> No
         scores[attributable].append(ground(row["response"], [row["knowledge"]]).score)
     wins = sum((good > bad) + 0.5 * (good == bad) for good in scores[True] for bad in scores[False])
     assert wins / (len(scores[True]) * len(scores[False])) >= least
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("The bridge was designed by Fionn Cavill in the north of the city.", "missing_names"),
+        ("The bridge was designed by Anna Kowalska in the south of the city.", "opposite_said"),
+        ("The bridge was not designed by Anna Kowalska in the north of the city.", "negation_differs"),
+        ("The bridge was designed by Anna Kowalska in the north of the city in 1907.", "missing_numbers"),
+    ],
+)
+def test_one_swap_in_a_copied_sentence_is_a_contradiction(answer: str, fault: str) -> None:
+    """Another name, an opposite word, a negation or a number turns a copy into an unsupported sentence."""
+    chunk = "The bridge was designed by Anna Kowalska in the north of the city. It is a Canadian bridge of 1906."
+    copied, swapped = (ground(text, [chunk]).sentences[0] for text in (chunk.partition(". ")[0], answer))
+    assert copied.supported
+    assert not copied.contradicted
+    assert getattr(swapped, fault)
+    assert swapped.doubt > 1 - UNSUPPORTED
+
+
+def test_a_name_with_another_ending_is_the_same_name() -> None:
+    """What a chunk calls Canadian may be of Canada; a title's capitals and a sentence's first word are no names."""
+    chunk = "A Canadian engineer designed the bridge."
+    assert not ground("The bridge was designed by an engineer of Canada.", [chunk]).sentences[0].missing_names
+    assert not ground("Key Benefits Of Bridges", [chunk]).sentences[0].missing_names
+    assert not ground("Engineers designed the bridge.", [chunk]).sentences[0].missing_names
+
+
+def test_a_short_aside_of_a_supported_answer_is_no_claim() -> None:
+    """Few unsupported words are weighed against the answer; a sentence of its own content is doubted in any answer."""
+    supported = "The with statement is used to wrap the execution of a block. A coroutine is declared with async def."
+    aside, claim = (
+        ground(f"{supported} {text}", CHUNKS).sentences[-1] for text in ("Sure.", "Bananas ripen in humid warehouses.")
+    )
+    assert not aside.supported
+    assert aside.doubt < 1 - UNSUPPORTED
+    assert claim.doubt > 1 - UNSUPPORTED
+
+
+def test_what_the_speaker_says_of_itself_is_not_supported() -> None:
+    """Chunks cannot support "I have": the same words about the matter have more support."""
+    mine, plain = (ground(text, CHUNKS) for text in ("I declared my coroutine with async def.", "Coroutine async def."))
+    assert mine.score < plain.score
+
+
+@pytest.mark.parametrize(
+    ("chunk", "copied", "invented"),
+    [
+        (
+            "Die Brücke wurde 1906 gebaut. Sie ist aus Stahl.",
+            "Die Brücke wurde 1906 gebaut.",
+            "Die Brücke wurde 1921 gebaut.",
+        ),
+        ("Le pont est en acier.", "Le pont est en acier.", "La banane mûrit vite."),
+        ("Мост построен из стали.", "Мост построен из стали.", "Бананы растут быстро."),
+    ],
+)
+def test_other_languages_are_compared_word_by_word(chunk: str, copied: str, invented: str) -> None:
+    """A copied sentence is supported and an invented one is not, whatever the language with spaces."""
+    assert ground(copied, [chunk]).sentences[0].supported
+    assert not ground(invented, [chunk]).sentences[0].supported
