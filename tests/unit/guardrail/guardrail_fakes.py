@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterable
 
+from pydantic import BaseModel
+
 from servicekit.adapters.memory.state_store import MemoryStateStore
 from servicekit.domain.verdict import Finding
 from servicekit.ports.clock import Clock
@@ -30,7 +32,7 @@ class ToldDetector:
     version = "1"
     surfaces = EVERY_SURFACE
     redacts = True
-    options_model = None
+    options_model: type[BaseModel] | None = None
 
     def __init__(self, detector_id: str, findings: Iterable[Finding] | Exception = ()) -> None:
         self.id = detector_id
