@@ -26,7 +26,7 @@ from services.guardrail.training.injection_texts import (
 )
 from services.guardrail.training.near_copies import clusters, without_copies
 
-RECIPE_VERSION = "injection-4"
+RECIPE_VERSION = "injection-5"
 RECIPE = Recipe()
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 FALSE_POSITIVE_RATE = 0.02

@@ -23,6 +23,13 @@ from services.guardrail.normalizing import normalize
 DETECTOR = InjectionDetector()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _connections_end() -> Iterator[None]:
+    """The detector's connections end with the tests."""
+    yield
+    DETECTOR.close()
+
+
 @dataclass
 class Answering:
     """What the server answers, and what it was asked."""

@@ -56,6 +56,10 @@ class InjectionDetector:
         if subject.surface is Surface.INPUT:
             yield self._judged(subject, decided=bool(matched))
 
+    def close(self) -> None:
+        """End connections to classifiers; later questions open new ones."""
+        self._classifier.close()
+
     def _judged(self, subject: Subject, *, decided: bool) -> Finding:
         """Once a rule has matched, no later stage is worth its time."""
         reading = self._model.read(subject)
