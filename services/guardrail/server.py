@@ -1,11 +1,13 @@
 """The gRPC face of the guardrail: decode, one domain call, encode."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from binnacle.guardrail.v1 import guardrail_service_pb2 as rpc
 from binnacle.guardrail.v1 import guardrail_service_pb2_grpc as stubs
+from servicekit.errors import InvalidRequest, PermissionDenied
 from servicekit.rpc.auth import current_caller, require_scope
 from servicekit.rpc.deadline import current_budget
 from services.guardrail.checking import CheckContext, Guardrail
@@ -31,6 +33,7 @@ SCOPES = {
     "CheckStream": "guard",
     "RestoreText": "restore",
 }
+_UNHEARD_S = 1.0
 
 
 class GuardrailServicer(stubs.GuardrailServiceServicer):
@@ -79,12 +82,16 @@ class GuardrailServicer(stubs.GuardrailServiceServicer):
         """Judges an answer while it is made."""
         frames = aiter(request_iterator)
         caller = current_caller()
-        start = await start_from(frames, tenant=caller.tenant, request_id=caller.request_id or "")
-        if start.restore:
-            require_scope("restore")
-        async with aclosing(self._streams.check(start, texts_from(frames), left_s=_left_s)) as events:
-            async for event in events:
-                yield event_to(event)
+        try:
+            start = await start_from(frames, tenant=caller.tenant, request_id=caller.request_id or "")
+            if start.restore:
+                require_scope("restore")
+            async with aclosing(self._streams.check(start, texts_from(frames), left_s=_left_s)) as events:
+                async for event in events:
+                    yield event_to(event)
+        except (InvalidRequest, PermissionDenied):
+            await _unheard(frames)
+            raise
 
     async def RestoreText(  # noqa: N802  # the proto names it
         self,
@@ -99,6 +106,14 @@ class GuardrailServicer(stubs.GuardrailServiceServicer):
 def _context(message: rpc.CheckContext) -> CheckContext:
     caller = current_caller()
     return context_from(message, tenant=caller.tenant, request_id=caller.request_id or "")
+
+
+async def _unheard(frames: AsyncIterator[rpc.CheckStreamRequest]) -> None:
+    """Read what the caller still writes: a call that ends while it writes tells it no reason."""
+    with suppress(TimeoutError, InvalidRequest):
+        async with asyncio.timeout(_UNHEARD_S):
+            async for _ in frames:
+                pass
 
 
 def _left_s() -> float | None:

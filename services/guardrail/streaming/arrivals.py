@@ -5,6 +5,7 @@ Used by `stream.py`; filled by a task of its own, so that all that has come by t
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from servicekit.errors import BinnacleError
 from services.guardrail.streaming.streamed import StreamedText
@@ -23,6 +24,8 @@ class Arrivals:
         self._waiting: list[str] = []
         self._waiting_chars = 0
         self._failure: Exception | None = None
+        self._over = False
+        self._end = asyncio.Event()
         self.chars = 0
         self.tokens = 0
         self.first_s: float | None = None
@@ -38,6 +41,7 @@ class Arrivals:
         except BinnacleError as exc:
             self._failure = exc
         self.closed = True
+        self._end.set()
         self._news.set()
 
     def take(self) -> str:
@@ -54,6 +58,14 @@ class Arrivals:
         self._room.set()
         return text
 
+    async def finish(self, *, within_s: float) -> None:
+        """Hear the caller out, without listening: a call that ends while it writes loses what it was told."""
+        self._over = True
+        self._room.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._end.wait()
+
     def tokens_of(self, chars: int) -> int:
         """How many tokens the first `chars` characters are, to the nearest whole one behind them."""
         return next((tokens for end, tokens in self._marks if end >= chars), self.tokens)
@@ -63,9 +75,11 @@ class Arrivals:
         self._marks.clear()
 
     async def _put(self, text: StreamedText) -> None:
-        while self._waiting_chars > MAX_WAITING_CHARS:
+        while self._waiting_chars > MAX_WAITING_CHARS and not self._over:
             self._room.clear()
             await self._room.wait()
+        if self._over:
+            return
         if text.text and self.first_s is None:
             self.first_s = self._now_s()
         self.chars += len(text.text)

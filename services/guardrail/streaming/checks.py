@@ -51,13 +51,17 @@ class StreamChecks:
         means = _Means(self._guardrail, start, self._clock, self._turns, left_s)
         stream = Stream(means)
         recorded = False
-        try:
-            async with aclosing(stream.events(texts)) as events:
-                async for event in events:
-                    yield event
+
+        async def end() -> EndedStream:
+            nonlocal recorded
             recorded = True
             await self._record(stream, means)
-            yield _ended(stream, means)
+            return _ended(stream, means)
+
+        try:
+            async with aclosing(stream.events(texts, end)) as events:
+                async for event in events:
+                    yield event
         finally:
             if not recorded:
                 await self._record_broken(stream, means)

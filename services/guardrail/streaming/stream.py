@@ -16,9 +16,11 @@ from services.guardrail.streaming.arrivals import Arrivals
 from services.guardrail.streaming.behind import Behind
 from services.guardrail.streaming.companions import Companions
 from services.guardrail.streaming.roles import Role
-from services.guardrail.streaming.streamed import FoundVerdicts, ReleasedText, StreamedText, StreamEvent
+from services.guardrail.streaming.streamed import EndedStream, FoundVerdicts, ReleasedText, StreamedText, StreamEvent
 from services.guardrail.streaming.told import Told
 from services.guardrail.streaming.window import Piece, View, Window
+
+_CALLER_ENDS_WITHIN_S = 5.0
 
 
 class Means(Protocol):
@@ -75,8 +77,10 @@ class Stream:
         """Characters of the answer that came."""
         return self._arrivals.chars
 
-    async def events(self, texts: AsyncIterator[StreamedText]) -> AsyncGenerator[StreamEvent, None]:
-        """Released text and verdicts, until all was released or something was blocked.
+    async def events(
+        self, texts: AsyncIterator[StreamedText], end: Callable[[], Awaitable[EndedStream]]
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Released text and verdicts, until all was released or something was blocked; then what `end` makes of it.
 
         Texts that end without a final one were broken off: what was held back then stays so.
 
@@ -94,6 +98,8 @@ class Stream:
                     yield event
             for event in await self._whole():
                 yield event
+            yield await end()
+            await self._arrivals.finish(within_s=_CALLER_ENDS_WITHIN_S)
 
     @property
     def _is_blocked(self) -> bool:

@@ -10,7 +10,7 @@ from servicekit.domain.verdict import Action, Span
 from servicekit.errors import BackendUnavailable, InvalidRequest
 from services.guardrail.policy import OnFailure, Policy
 from services.guardrail.redacting import Found, Replaceable
-from services.guardrail.streaming.streamed import FoundVerdicts, ReleasedText, StreamedText, StreamStart
+from services.guardrail.streaming.streamed import EndedStream, FoundVerdicts, ReleasedText, StreamedText, StreamStart
 from tests.unit.guardrail.guardrail_fakes import ToldDetector
 from tests.unit.guardrail.stream_fakes import CONTEXT, Stand, Streamed, WordDetector, asking
 
@@ -42,6 +42,8 @@ async def test_a_late_block_ends_the_stream_behind_what_was_released() -> None:
         async with aclosing(stand.events(["Fine so far. ", "An awful thing. ", "More ", seen, "text."])) as events:
             async for event in events:
                 streamed.events.append(event)
+                if isinstance(event, EndedStream):
+                    seen.set()
         (decision,) = stand.recorded.decisions
     assert streamed.text.startswith("Fine so far. An awful thing. ")
     assert "text." not in streamed.text
