@@ -133,10 +133,19 @@ class Guardrail:
         return await self._check(Surface.INPUT, text, (), context, piece=0, deadline_s=deadline_s)
 
     async def check_output(
-        self, text: str, chunk_texts: Sequence[str], context: CheckContext, *, piece: int, deadline_s: float | None
+        self,
+        text: str,
+        chunk_texts: Sequence[str],
+        context: CheckContext,
+        *,
+        piece: int,
+        deadline_s: float | None,
+        whole: bool = True,
     ) -> Judgement:
-        """Judge an answer, or a piece of one, against the chunks it was made from."""
-        return await self._check(Surface.OUTPUT, text, chunk_texts, context, piece=piece, deadline_s=deadline_s)
+        """Judge an answer, or a piece of one (`whole` is false then), against the chunks it was made from."""
+        return await self._check(
+            Surface.OUTPUT, text, chunk_texts, context, piece=piece, deadline_s=deadline_s, whole=whole
+        )
 
     async def check_retrieved(
         self, texts: Sequence[RetrievedText], context: CheckContext, *, deadline_s: float | None
@@ -185,12 +194,13 @@ class Guardrail:
         *,
         piece: int,
         deadline_s: float | None,
+        whole: bool = True,
     ) -> Judgement:
         started_s = self._clock.monotonic_s()
         in_force = self._policies.in_force(context.tenant, context.route)
         policy = in_force.policy
         (assessment,) = await self.assess(
-            surface, (text,), in_force=in_force, chunk_texts=chunk_texts, deadline_s=deadline_s
+            surface, (text,), in_force=in_force, chunk_texts=chunk_texts, deadline_s=deadline_s, whole=whole
         )
         judgement = await self._redacted(surface, text, assessment, policy, context)
         decision = self._decision(
@@ -220,9 +230,12 @@ class Guardrail:
         chunk_texts: Sequence[str] = (),
         deadline_s: float | None,
         only: Only = every,
+        whole: bool = True,
     ) -> list[Assessment]:
         """What is found in each text, off the event loop; what fails or takes too long is decided by the policy."""
-        examination = self._judge.examination(surface, texts, in_force=in_force, chunk_texts=chunk_texts, only=only)
+        examination = self._judge.examination(
+            surface, texts, in_force=in_force, chunk_texts=chunk_texts, only=only, whole=whole
+        )
         await self._workers.examine(examination, deadline_s=deadline_s)
         return assessments(examination)
 

@@ -70,12 +70,12 @@ def retrieved_from(message: rpc.CheckRetrievedRequest) -> tuple[RetrievedText, .
     return texts
 
 
-def output_from(message: rpc.CheckOutputRequest) -> tuple[str, tuple[str, ...], int]:
-    """The text to judge, the chunks' texts, the place of the piece."""
+def output_from(message: rpc.CheckOutputRequest) -> tuple[str, tuple[str, ...], int, bool]:
+    """The text to judge, the chunks' texts, the place of the piece, and whether it is the whole answer."""
     chunk_texts = chunk_texts_from(message.chunk_texts)
     if not 0 <= message.piece <= MAX_PIECE:
         raise InvalidRequest(f"piece must be 0 to {MAX_PIECE}, got {message.piece}", field="piece")
-    return _text("text", message.text), chunk_texts, message.piece
+    return _text("text", message.text), chunk_texts, message.piece, message.final and not message.piece
 
 
 def chunk_texts_from(texts: Sequence[str]) -> tuple[str, ...]:

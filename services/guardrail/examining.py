@@ -73,6 +73,7 @@ class Examination:
     stuck: StuckThreads
     chunk_texts: tuple[str, ...] = ()
     embed: Embed | None = None
+    whole: bool = True
     answers: dict[Step, Answer] = field(default_factory=dict)
     groundedness: dict[int, float | None] = field(default_factory=dict)
 
@@ -192,7 +193,9 @@ class Examination:
         return answer
 
     def _read(self, place: int) -> Subject:
-        subject = Subject(self.surface, normalize(self.texts[place]), self.chunk_texts, embed=self.embed)
+        subject = Subject(
+            self.surface, normalize(self.texts[place]), self.chunk_texts, embed=self.embed, whole=self.whole
+        )
         _ = subject.views  # worked out once, here, and by none of those who look at them
         return subject
 

@@ -66,8 +66,12 @@ class Judge:
         in_force: PoliciesInForce,
         chunk_texts: Sequence[str] = (),
         only: Only = every,
+        whole: bool = True,
     ) -> Examination:
-        """The steps that judge these texts, by those detectors `only`, none of them taken yet."""
+        """The steps that judge these texts, by those detectors `only`, none of them taken yet.
+
+        `whole` is false for pieces of an answer that has others.
+        """
         wanted = [
             (detector, position, step_askers)
             for position, detector in self._cheap_first
@@ -80,7 +84,15 @@ class Judge:
             steps.append(Step(place, READING_TIMEOUT_S))
             steps += (step for one in cheap for step in _steps(place, *one))
         steps += (step for place in range(len(texts)) for one in costly for step in _steps(place, *one))
-        return Examination(surface, tuple(texts), steps, self._stuck, chunk_texts=tuple(chunk_texts), embed=self._embed)
+        return Examination(
+            surface,
+            tuple(texts),
+            steps,
+            self._stuck,
+            chunk_texts=tuple(chunk_texts),
+            embed=self._embed,
+            whole=whole,
+        )
 
     def assess(self, surface: Surface, text: str, *, policy: Policy, chunk_texts: Sequence[str] = ()) -> Assessment:
         """Judge one text here and now, in this thread: nobody watches for detectors that hang."""

@@ -16,6 +16,8 @@ from services.guardrail.reading.edits import Edit, Edits
 
 NORMALIZING_VERSION = "nfkc-1+readings-1"
 
+# Some ligatures stand for a whole sentence: a text of nothing else would become eighteen times as long.
+_MOST_FOR_ONE = 6
 _TAG_FIRST, _TAG_LAST, _TAG_OFFSET = 0xE0020, 0xE007E, 0xE0000
 _INVISIBLE = frozenset(
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
@@ -118,7 +120,8 @@ def _readable(cluster: str) -> str:
     shown = "".join(
         chr(ord(char) - _TAG_OFFSET) if _is_tag(char) else char for char in cluster if char not in _INVISIBLE
     )
-    return unicodedata.normalize("NFKC", shown)
+    normal = unicodedata.normalize("NFKC", shown)
+    return shown if len(normal) > _MOST_FOR_ONE * len(shown) else normal
 
 
 def _is_tag(char: str) -> bool:

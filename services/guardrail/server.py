@@ -68,9 +68,9 @@ class GuardrailServicer(stubs.GuardrailServiceServicer):
         context: Any,  # noqa: ARG002  # the signature of every servicer method
     ) -> rpc.CheckOutputResponse:
         """Judges an answer or a piece of one."""
-        text, chunk_texts, piece = output_from(request)
+        text, chunk_texts, piece, whole = output_from(request)
         judgement = await self._guardrail.check_output(
-            text, chunk_texts, _context(request.context), piece=piece, deadline_s=_left_s()
+            text, chunk_texts, _context(request.context), piece=piece, whole=whole, deadline_s=_left_s()
         )
         return output_to(judgement)
 

@@ -72,3 +72,9 @@ def test_places_of_the_original_lead_into_the_normal_form(text: str, data: st.Da
     end = data.draw(st.integers(start, len(text)))
     span = normalized.from_original(Span(start, end))
     assert 0 <= span.start <= span.end <= max(len(normalized.text), span.start)
+
+
+def test_a_ligature_of_a_sentence_does_not_grow_a_text() -> None:
+    """What stands for eighteen characters stays one, so that a hostile text grows no longer."""
+    assert len(normalize("\ufdfa" * 100).text) == 100
+    assert normalize("\u33af").text == "rad\u2215s2"
