@@ -6,6 +6,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_extra_types.payment import PaymentCardBrand, PaymentCardNumber
 
 from servicekit.domain.verdict import Finding, Span
+from services.guardrail.detectors.announcing import Announcement
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
 from services.guardrail.linear import LinearPattern
 
@@ -13,7 +14,14 @@ from services.guardrail.linear import LinearPattern
 _NUMBER = LinearPattern(
     r"\b(?:\d{12,19}|\d{4}[ \-]\d{4}[ \-]\d{4}[ \-]\d{1,4}(?:[ \-]\d{1,3})?|\d{4}[ \-]\d{6}[ \-]\d{4,5})\b"
 )
-_SURE, _UNSURE = 0.95, 0.5
+_ANNOUNCED = Announcement(
+    r"(?:credit|debit|payment|bank|charge|my|the|his|her|your) ?cards?|card(?: ?number| ?no\.?| ?num|:)"
+    r"|visa|master ?card|amex|american express|maestro|discover|diners|jcb|cc(?: ?number| ?#|:)|pan:"
+    r"|kreditkarte|carte (?:bancaire|bleue)"
+    r"|tarjeta"
+)
+_SURE, _CONFIRMED, _MISTYPED, _UNSURE = 0.95, 0.9, 0.7, 0.5
+_MISTYPED_DIGITS = range(14, 20)
 _SHORTEST_GROUPED, _LONGEST = 16, 48
 _GROUP_END = LinearPattern(r"[ \-]")
 _GLUE = frozenset("-._/")
@@ -24,13 +32,17 @@ class CardDetector:
     """12 to 19 digits, in one block or in groups, that pass the Luhn check."""
 
     id = "pii.card"
-    version = "1"
+    version = "2"
     surfaces = EVERY_SURFACE
     redacts = True
     options_model = None
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        """Score 0.95 for a known issuer's number of the right length, 0.5 for a number that only passes Luhn."""
+        """Score 0.95 for a known issuer's number of the right length, 0.5 for a number that only passes Luhn.
+
+        Where a word announces a card, 0.9 for the latter, and 0.7 for a number with a wrong digit: a mistyped card
+        number still tells most of it.
+        """
         text = subject.text
         done = 0
         for place in _NUMBER.spans(text):
@@ -53,7 +65,8 @@ def _from(text: str, start: int) -> tuple[Span, float]:
         return Span(start, start + _LONGEST), 0.0
     span = Span(start + found.start, start + found.end)
     scored = [(Span(span.start, end), _score(text, Span(span.start, end))) for end in _ends(text, span)]
-    return max(scored, key=lambda pair: pair[1])
+    best, score = max(scored, key=lambda pair: pair[1])
+    return best, score if score >= _SURE else _announced_score(text, best, score)
 
 
 def _next_group(text: str, span: Span) -> int:
@@ -73,8 +86,21 @@ def _is_glued(text: str, span: Span) -> bool:
     return before in _GLUE or (after[:1] in _GLUE and after[1:].isdigit())
 
 
+def _announced_score(text: str, span: Span, score: float) -> float:
+    digits = _digits(text, span)
+    if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT or not _ANNOUNCED.announces(text, span):
+        return score
+    if score:
+        return _CONFIRMED
+    return _MISTYPED if len(digits) in _MISTYPED_DIGITS else 0.0
+
+
+def _digits(text: str, span: Span) -> str:
+    return text[span.start : span.end].replace(" ", "").replace("-", "")
+
+
 def _score(text: str, span: Span) -> float:
-    digits = text[span.start : span.end].replace(" ", "").replace("-", "")
+    digits = _digits(text, span)
     if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT or len(digits) < _FEWEST_DIGITS:
         return 0.0
     try:

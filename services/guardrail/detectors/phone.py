@@ -2,47 +2,62 @@
 
 from collections.abc import Iterator
 
-import phonenumbers
-
 from servicekit.domain.verdict import Finding, Span
+from services.guardrail.detectors.announcing import Announcement
+from services.guardrail.detectors.card import CardDetector
+from services.guardrail.detectors.claims import Claims
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
+from services.guardrail.detectors.iban import IbanDetector
+from services.guardrail.detectors.ip_address import IpAddressDetector
+from services.guardrail.detectors.national_id import NationalIdDetector
+from services.guardrail.detectors.phone_forms import (
+    count_digits,
+    is_american,
+    is_glued,
+    is_grouped,
+    is_other,
+    is_possible,
+    is_trunk,
+    is_valid_somewhere,
+    tidied,
+)
 from services.guardrail.linear import LinearPattern
 
 # Digits in groups; phonenumbers' own matcher backtracks and takes seconds on long runs of digits.
-_RUN = LinearPattern(r"(?:\+|\()?\d(?:(?:[ .\-/]|\)[ \-]?|[ \-]?\()?\d){6,}(?:(?: ?x| ?ext\.? ?)\d{1,5}\b)?")
-_DECIMAL = LinearPattern(r"^\+?\d+\.\d+$")
-_CONTEXT = LinearPattern(
-    r"\b(?:phone|tel|telephone|mobile|cell|fax|whatsapp"
-    r"|(?:call|text|dial|ring|reach)(?: me| us| him| her| them)?(?: back)?(?: at| on|:))\b",
+_RUN = LinearPattern(
+    r"(?:\+ ?\(?|\()?\d(?:(?:[ .\-/\x{A0}\x{2010}-\x{2013}]|[ \-.]?\)[ \-.]?|[ \-]?\()?\d){6,}"
+    r"(?:(?: ?x\.? ?|,? ?ext(?:ension)?\.? ?|#)\d{1,6}\b)?",
     ignore_case=True,
 )
-# Dates, dotted quads and social security numbers, written like telephone numbers of some country.
-_OTHER = LinearPattern(
-    r"^\(?(?:(?:1[89]|2[01])\d{2}[-./ ]\d{1,2}[-./ ]\d{1,2}(?: .*)?"
-    r"|\d{1,2}[-./ ]\d{1,2}[-./ ](?:1[89]|2[01])\d{2}(?: .*)?"
-    r"|\d{1,3}(?:\.\d{1,3}){3}|\d{3,4}-\d{2}-\d{4})$"
+_ANNOUNCED = Announcement(
+    r"(?:tele)?phones?|tel|mobile|mob|cell(?:phone)?|fax|telefax|landline|hotline|whats ?app|sms|pager|voicemail"
+    r"|(?:contact|phone|mobile|home|work|office|emergency|registered|callback|my|his|her|our|their|your|direct)"
+    r" (?:number|num|no\.|nr\.?|line)"
+    r"|(?:call|text|dial|ring|reach|phone|contact|answering|message)(?:ing|ed)?"
+    r"(?: me| us| him| her| them| you)?(?: back| directly)?(?: at| on|:)|dial|telefon|telefono|teléfono|handy|portable"
+    r"|(?:desk|office|home|work|main|direct|toll[ \-]free|day|evening):|tél|téléphone|móvil|celular|telefone"
+    r"|puhelin|numéro|rufnummer",
+    behind=r"(?:office|fax|mobile|cell|tel|phone|landline|toll[ \-]free|(?:home|work|main|direct|[chmow])\))",
 )
-_GROUP = LinearPattern(r"\d+")
-_CONTEXT_CHARS = 40
 _LONGEST = 32
-_FEWEST_DIGITS, _MOST_NATIONAL_DIGITS = 7, 12
-_MOST_DIGITS = 20  # an extension included
+_FEWEST_DIGITS, _MOST_NATIONAL_DIGITS = 7, 13
+_MOST_DIGITS = 21  # an extension included
 _VAIN_LOOKUPS = 500
 _VAIN_GLANCES = 5_000
-_FEWEST_GROUPS, _SHORTEST_GROUP, _LONGEST_GROUP = 3, 2, 5
-_GLUE = frozenset("-._/:=#$€£@\\")
-# Where national formats are looked up when the number has no country code: the most telephones first.
-_REGIONS = ("US", "GB", "FR", "DE", "AU", "IT", "ES", "CH", "SE", "DK", "NL", "BE", "IN")
+_CERTAIN = 0.75  # of the more specific kinds
 
 
 class PhoneDetector:
     """International numbers anywhere; national ones where they are written in groups or announced."""
 
     id = "pii.phone"
-    version = "1"
+    version = "2"
     surfaces = EVERY_SURFACE
     redacts = True
     options_model = None
+
+    def __init__(self) -> None:
+        self._stronger = (CardDetector(), IbanDetector(), IpAddressDetector(), NationalIdDetector())
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """Score 0.95 with a country code, 0.8 announced by a word, 0.6 by its written form alone.
@@ -51,8 +66,12 @@ class PhoneDetector:
         of figures or an attack, and is searched no further.
         """
         numbers = _Numbers(subject.text)
+        claims: Claims | None = None
         for run in _RUN.spans(subject.text):
-            yield from numbers.within(run)
+            for span, score in numbers.within(run):
+                claims = claims or Claims(subject, self._stronger, min_score=_CERTAIN)
+                if not claims.touch(span):
+                    yield Finding("pii.phone", score, span, "PHONE", "A telephone number.")
 
 
 class _Numbers:
@@ -63,15 +82,15 @@ class _Numbers:
         self._lookups_left = _VAIN_LOOKUPS
         self._glances_left = _VAIN_GLANCES
 
-    def within(self, run: Span) -> Iterator[Finding]:
+    def within(self, run: Span) -> Iterator[tuple[Span, float]]:
         """The numbers of a run of digits, the longest first: blanks stand inside numbers and between them."""
         start = run.start
         while start < run.end and self._glances_left > 0:
-            ends = _ends(self._text, start, run.end)
-            scored = ((Span(start, end), self._score(Span(start, end))) for end in ends)
+            candidates = (tidied(self._text, Span(start, end)) for end in _ends(self._text, start, run.end))
+            scored = ((span, self._score(span)) for span in candidates)
             span, score = next((pair for pair in scored if pair[1]), (Span(start, start), 0.0))
             if score:
-                yield Finding("pii.phone", score, span, "PHONE", "A telephone number.")
+                yield span, score
             blank = self._text.find(" ", max(start, span.end), run.end)
             if blank < 0:
                 return
@@ -80,21 +99,26 @@ class _Numbers:
     def _score(self, span: Span) -> float:
         self._glances_left -= 1
         written = self._text[span.start : span.end]
-        digits = sum(map(str.isdigit, written))
-        if not _FEWEST_DIGITS <= digits <= _MOST_DIGITS or _is_glued(self._text, span) or _DECIMAL.first(written):
+        digits = count_digits(written)
+        if not _FEWEST_DIGITS <= digits <= _MOST_DIGITS or is_glued(self._text, span) or is_other(written):
             return 0.0
         if written.startswith(("+", "00")):
-            return 0.95 if _is_possible("+" + written.lstrip("+0")) else 0.0
-        announced = _CONTEXT.first(self._text[max(0, span.start - _CONTEXT_CHARS) : span.start])
-        if not (announced or _is_written_as_phone(written)) or _OTHER.first(written):
+            return 0.95 if is_possible(written) else 0.0
+        written_so = is_grouped(written) or is_trunk(written, digits)
+        if is_american(written):
+            return 0.8 if _ANNOUNCED.announces(self._text, span) else 0.6
+        announced = _ANNOUNCED.announces(self._text, span)
+        if not (announced or written_so):
             return 0.0
-        return (0.8 if announced else 0.6) if self._is_national(written, digits) else 0.0
+        if self._is_national(written, digits):
+            return 0.8 if announced else 0.6
+        return 0.7 if announced and digits <= _MOST_NATIONAL_DIGITS else 0.0
 
     def _is_national(self, written: str, digits: int) -> bool:
-        extended = "x" in written
+        extended = "x" in written.lower() or "#" in written
         if self._lookups_left <= 0 or (digits > _MOST_NATIONAL_DIGITS and not extended):
             return False
-        valid = any(_is_valid(written, region) for region in _REGIONS)
+        valid = is_valid_somewhere(written)
         self._lookups_left -= not valid
         return valid
 
@@ -105,33 +129,3 @@ def _ends(text: str, start: int, last: int) -> Iterator[int]:
     if farthest == last:
         yield last
     yield from (place for place in range(farthest - 1, start + _FEWEST_DIGITS - 1, -1) if text[place] == " ")
-
-
-def _is_glued(text: str, span: Span) -> bool:
-    before, after = text[span.start - 1 : span.start], text[span.end : span.end + 2]
-    glued_before = before.isalnum() or (bool(before) and before in _GLUE)
-    glued_after = after[:1].isalnum() or after[:1] == "_" or (after[:1] in _GLUE and after[1:].isdigit())
-    return glued_before or glued_after
-
-
-def _is_written_as_phone(written: str) -> bool:
-    """Three groups or more, none long, as in `541-714-1388` and `(37) 788-063`."""
-    if "/" in written:
-        return False
-    groups = [written[span.start : span.end] for span in _GROUP.spans(written)]
-    return len(groups) >= _FEWEST_GROUPS and all(_SHORTEST_GROUP <= len(group) <= _LONGEST_GROUP for group in groups)
-
-
-def _is_possible(written: str) -> bool:
-    """A country code that exists, and a length that exists there: the plus sign is evidence enough."""
-    try:
-        return phonenumbers.is_possible_number(phonenumbers.parse(written, None))
-    except phonenumbers.NumberParseException:
-        return False
-
-
-def _is_valid(written: str, region: str) -> bool:
-    try:
-        return phonenumbers.is_valid_number(phonenumbers.parse(written, region))
-    except phonenumbers.NumberParseException:
-        return False
