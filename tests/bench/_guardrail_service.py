@@ -1,7 +1,7 @@
 """How many whole checks a guardrail process answers in a second, asked over gRPC from another process.
 
-Used by `guardrail_latency.py`. The guardrail is `python -m services.guardrail` with its own settings but for a bus in
-memory.
+Used by `guardrail_latency.py` and `guardrail_streaming.py`. The guardrail is `python -m services.guardrail` with its
+own settings but for a bus in memory.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,9 +31,9 @@ _WARMING_S = 2.0
 async def measure(texts: Iterator[str], *, seconds: float) -> dict[str, float]:
     """Checks of inputs answered in a second by `_AT_ONCE` callers, and how long each waited."""
     with tempfile.TemporaryDirectory() as folder:
-        async with _running(Path(folder)) as guard:
-            await _asked(guard, texts, seconds=_WARMING_S)
-            taken_ms = await _asked(guard, texts, seconds=seconds)
+        async with running(Path(folder)) as guard:
+            await _asked(guard.stub, texts, seconds=_WARMING_S)
+            taken_ms = await _asked(guard.stub, texts, seconds=seconds)
     return {
         "checks_per_s": round(len(taken_ms) / seconds, 1),
         "p50_ms": round(statistics.median(taken_ms), 2),
@@ -57,8 +58,21 @@ async def _asked(guard: GuardrailServiceStub, texts: Iterator[str], *, seconds: 
     return taken_ms
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A guardrail process."""
+
+    stub: GuardrailServiceStub
+    metrics_port: int
+
+    async def cpu_s(self) -> float:
+        """Seconds of CPU that it has taken so far."""
+        return await asyncio.to_thread(_cpu_s, self.metrics_port)
+
+
 @asynccontextmanager
-async def _running(folder: Path) -> AsyncIterator[GuardrailServiceStub]:
+async def running(folder: Path) -> AsyncIterator[Running]:
+    """A guardrail with its own settings but for a bus in memory; taken down on exit."""
     ports = choose_ports({}, free=True)
     layout = Layout(folder, ports, overrides={})
     key = layout.prepare()
@@ -70,7 +84,7 @@ async def _running(folder: Path) -> AsyncIterator[GuardrailServiceStub]:
     watching = asyncio.ensure_future(process.watch())
     try:
         async with open_channel(ports.address("guardrail"), audience="guardrail", api_key=key) as channel:
-            yield GuardrailServiceStub(channel)
+            yield Running(GuardrailServiceStub(channel), ports["guardrail.metrics"])
     finally:
         await process.stop()
         await watching
@@ -82,3 +96,9 @@ def _answers(port: int) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+def _cpu_s(port: int) -> float:
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("process_cpu_seconds_total ")))
