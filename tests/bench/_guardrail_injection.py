@@ -68,7 +68,7 @@ def _cross_validated(texts: WindowedTexts, judged: Judged, whole: Cascade) -> di
     scored: dict[str, list[float]] = {name: [] for name in _JUDGED}
     for fold in range(FOLDS):
         first, second = judged.stages[fold]
-        places = np.flatnonzero(judged.folds == fold)
+        places = np.flatnonzero(judged.folds == fold).tolist()
         held = [texts.examples[place] for place in places if texts.examples[place].source in _JUDGED]
         for example, score in zip(held, _scores(replace(whole, linear=first, head=second), held), strict=True):
             scored[example.source].append(score)
