@@ -7,7 +7,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, Validation
 
 from servicekit.domain.verdict import Surface
 from tests.bench._guardrail_figures import Figures, JudgedSpans, LabelledSpan, binary_figures, span_figures
+from tests.bench._guardrail_pii import KNOWN_KINDS, STRUCTURED, found_spans, kind_named
 from tests.bench._guardrail_shipped import Shipped, in_threads, shipped, shipped_ids
 
 GROUNDEDNESS = "groundedness"
@@ -51,21 +52,6 @@ _UNSUPPORTED = _listed(
     inconsistent, wrong, incorrect
     """
 )
-_KINDS = {
-    "EMAIL_ADDRESS": "EMAIL",
-    "PHONE_NUMBER": "PHONE",
-    "CREDIT_CARD": "CARD",
-    "CREDIT_CARD_NUMBER": "CARD",
-    "DOMAIN_NAME": "URL",
-    "IBAN_CODE": "IBAN",
-    "IBAN_NUMBER": "IBAN",
-    "US_SSN": "SSN",
-    "IP_ADDRESS": "IP",
-    "IPV4": "IP",
-    "IPV6": "IP",
-    "NAME": "PERSON",
-}
-"""Other names of kinds, as public sets have them."""
 
 
 class FileRefusedError(Exception):
@@ -83,11 +69,6 @@ def _one_of(value: Any, yes: frozenset[str], no: frozenset[str]) -> bool:
     if word in yes or word in no:
         return word in yes
     raise ValueError(f"must be one of {', '.join(sorted(yes))} or {', '.join(sorted(no))}, got {value!r}")
-
-
-def _kind(value: Any) -> str:
-    name = str(value).strip().upper().replace(" ", "_").replace("-", "_")
-    return _KINDS.get(name, name)
 
 
 def _texts(value: Any) -> Any:
@@ -112,7 +93,7 @@ class SpanCase(BaseModel):
 
         start: int = Field(ge=0, validation_alias=AliasChoices("start", "start_position"))
         end: int = Field(ge=0, validation_alias=AliasChoices("end", "end_position"))
-        kind: Annotated[str, BeforeValidator(_kind)] = Field(
+        kind: Annotated[str, BeforeValidator(lambda value: kind_named(str(value).strip()))] = Field(
             validation_alias=AliasChoices("kind", "type", "entity_type", "label")
         )
 
@@ -151,7 +132,7 @@ def measure_file(path: Path, detector: str, *, surface: Surface | None = None) -
     if detector == GROUNDEDNESS:
         return _measure_answers(read_cases(path, AnswerCase), shipped(GROUNDEDNESS))
     if detector in _SPANS_OF or detector.startswith(f"{PII}."):
-        return measure_spans(read_cases(path, SpanCase), detectors_of(detector))
+        return measure_spans(read_cases(path, SpanCase), detector)
     one = detectors_of(detector)[0]
     cases = read_cases(path, TextCase)
     scores = one.scores([case.text for case in cases], surface=surface)
@@ -192,16 +173,19 @@ def detectors_of(name: str) -> list[Shipped]:
     return found
 
 
-def measure_spans(cases: Sequence[SpanCase], detectors: Sequence[Shipped]) -> Figures:
-    """Spans of the kinds that these detectors know; what the file marks besides is counted apart."""
+def measure_spans(cases: Sequence[SpanCase], name: str) -> Figures:
+    """Spans of the kinds that are labelled and that a detector knows, and of the structured ones, labelled or not.
 
-    def found(case: SpanCase) -> tuple[LabelledSpan, ...]:
-        findings = (finding for one in detectors for finding in one.find(case.text))
-        spans = [LabelledSpan(at.span.start, at.span.end, _kind(at.kind), at.score) for at in findings if at.span]
-        return tuple(dict.fromkeys(spans))
-
-    places = in_threads(found, cases)
-    kinds = {_kind(one.id.rpartition(".")[2]) for one in detectors} | {span.kind for spans in places for span in spans}
+    What the file marks besides is nobody's miss, and counted apart.
+    """
+    detectors = detectors_of(name)
+    labelled = {span.kind for case in cases for span in case.expected()}
+    if name == PII:
+        kinds = STRUCTURED | (labelled & KNOWN_KINDS)
+        places = in_threads(lambda case: tuple(found_spans(case.text, kinds=frozenset(kinds))), cases)
+    else:
+        places = in_threads(lambda case: _found(detectors[0], case.text), cases)
+        kinds = frozenset({kind_named(name.rpartition(".")[2])} | {span.kind for spans in places for span in spans})
     expected = [tuple(span for span in case.expected() if span.kind in kinds) for case in cases]
     judged = [JudgedSpans(*pair) for pair in zip(expected, places, strict=True)]
     others = Counter(span.kind for case in cases for span in case.expected() if span.kind not in kinds)
@@ -209,18 +193,24 @@ def measure_spans(cases: Sequence[SpanCase], detectors: Sequence[Shipped]) -> Fi
         "positive": "a span",
         **span_figures(judged),
         "threshold": {one.id: one.threshold for one in detectors},
-        "by_kind": {kind: _of_kind(judged, kind) for kind in sorted(kinds)},
-        "kinds_without_a_detector": dict(others.most_common()),
+        "structured": _of_kinds(judged, STRUCTURED),
+        "by_kind": {kind: _of_kinds(judged, {kind}) for kind in sorted(kinds)},
+        "kinds_not_counted": dict(others.most_common()),
     }
 
 
-def _of_kind(texts: Sequence[JudgedSpans], kind: str) -> Figures:
+def _found(detector: Shipped, text: str) -> tuple[LabelledSpan, ...]:
+    told = ((finding, finding.span) for finding in detector.find(text))
+    return tuple(LabelledSpan(at.start, at.end, finding.kind, finding.score) for finding, at in told if at)
+
+
+def _of_kinds(texts: Sequence[JudgedSpans], kinds: Collection[str]) -> Figures:
     kept = [
-        JudgedSpans(*(tuple(span for span in spans if span.kind == kind) for spans in (text.expected, text.found)))
+        JudgedSpans(*(tuple(span for span in spans if span.kind in kinds) for spans in (text.expected, text.found)))
         for text in texts
     ]
     figures = span_figures(kept)
-    return {name: figures[name] for name in ("recall", "precision", "f1", "spans", "interval")}
+    return {name: figures[name] for name in ("recall", "precision", "f1", "fpr", "spans", "interval")}
 
 
 def _measure_answers(cases: Sequence[AnswerCase], detector: Shipped) -> Figures:

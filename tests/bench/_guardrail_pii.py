@@ -74,6 +74,7 @@ _KINDS = {
     "API_KEY": "SECRET",
     "PASSWORD": "SECRET",
 }
+KNOWN_KINDS = frozenset(_KINDS.values())
 STRUCTURED = frozenset({"EMAIL", "PHONE", "CARD", "IBAN", "SSN", "IP", "URL"})
 """What a form gives away; always looked for, labelled or not."""
 
@@ -103,7 +104,7 @@ def figures_of_rows(rows: Sequence[Mapping[str, Any]], *, kinds: Iterable[str] |
     """
     texts = [(_text(row), _labelled(row)) for row in rows]
     if kinds is None:
-        kinds = STRUCTURED | ({span.kind for _, spans in texts for span in spans} & set(_KINDS.values()))
+        kinds = STRUCTURED | ({span.kind for _, spans in texts for span in spans} & KNOWN_KINDS)
     return figures_of_texts(texts, kinds=frozenset(kinds))
 
 
@@ -146,10 +147,8 @@ _CONSULTED = {"pii.url": "URL", "pii.name": "NAME"}
 
 
 def _told(name: str, text: str) -> list[LabelledSpan]:
-    detector = shipped(name)
-    normalized = detector.subject(text, surface=Surface.INPUT).normalized
-    spans = [(finding, normalized.to_original(finding.span)) for finding in detector.find(text) if finding.span]
-    return [LabelledSpan(span.start, span.end, finding.kind, finding.score) for finding, span in spans]
+    told = [(finding, finding.span) for finding in shipped(name).find(text, surface=Surface.INPUT) if finding.span]
+    return [LabelledSpan(span.start, span.end, finding.kind, finding.score) for finding, span in told]
 
 
 def _text(row: Mapping[str, Any]) -> str:
