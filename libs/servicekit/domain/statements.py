@@ -27,6 +27,7 @@ _NEGATIONS = frozenset(
     ("no", "not", "never", "none", "neither", "nor", "cannot", "without", "nothing", "nobody", "nowhere")
 )
 _SPEAKER = frozenset(("i", "me", "my", "mine", "myself", "i'm", "i've", "i'd", "i'll", "we", "us", "our"))
+_NO_NAMES = STOP_WORDS | _SPEAKER
 _FUNCTION_WEIGHT = 0.3
 _MARKED_WEIGHT = 2.0
 _MOSTLY_SAME = 0.75
@@ -127,7 +128,7 @@ def _capitalised(text: str) -> Iterator[str]:
     for match in TOKEN.finditer(text):
         token, lowered = match.group(), match.group().lower().replace(_APOSTROPHE, "'")
         amid = end >= 0 and text[end : match.start()] in _BETWEEN
-        if amid and token[0].isupper() and len(token) >= _SHORTEST_NAME and lowered not in STOP_WORDS | _SPEAKER:
+        if amid and token[0].isupper() and len(token) >= _SHORTEST_NAME and lowered not in _NO_NAMES:
             yield token
         end = match.end()
 
