@@ -1,7 +1,8 @@
-"""Finds credentials by the patterns that detect-secrets keeps. Pure; one of `catalogue.py`'s detectors.
+"""Finds credentials by their forms and by their names. Pure; one of `catalogue.py`'s detectors.
 
-The patterns are detect-secrets', the matching is RE2's: under Python's `re` several of them take seconds on a
+Most patterns are detect-secrets', the matching is RE2's: under Python's `re` several of them take seconds on a
 long hostile line. Its entropy and keyword plugins are left out: they fire on prose and on documentation.
+`secret_forms.py` adds the forms it lacks, `secret_assigned.py` the values that stand under a secret's name.
 """
 
 import re
@@ -30,8 +31,11 @@ from detect_secrets.plugins.twilio import TwilioKeyDetector
 
 from servicekit.domain.verdict import Finding, Span
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
+from services.guardrail.detectors.secret_assigned import assigned_secrets
+from services.guardrail.detectors.secret_forms import FORMS
 from services.guardrail.linear import LinearPattern, LinearSet
 
+_URL_RULE = "secret.url_credentials"
 _PLUGINS: Mapping[str, type[RegexBasedDetector]] = {
     "secret.aws": AWSKeyDetector,
     "secret.azure_storage_key": AzureStorageKeyDetector,
@@ -50,7 +54,7 @@ _PLUGINS: Mapping[str, type[RegexBasedDetector]] = {
     "secret.stripe_key": StripeDetector,
     "secret.telegram_token": TelegramBotTokenDetector,
     "secret.twilio_key": TwilioKeyDetector,
-    "secret.url_credentials": BasicAuthDetector,
+    _URL_RULE: BasicAuthDetector,
 }
 _KEY_END = LinearPattern(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
 _KEY_LINE = LinearPattern(r"[A-Za-z0-9+/=]{32,}")
@@ -67,31 +71,43 @@ class SecretDetector:
     """Keys and tokens whose form gives them away, private keys, JSON web tokens, and `scheme://user:password@`."""
 
     id = "secret"
-    version = f"1+detect-secrets-{installed_version('detect-secrets')}"
+    version = f"2+detect-secrets-{installed_version('detect-secrets')}"
     surfaces = EVERY_SURFACE
     redacts = True
     options_model = None
 
     def __init__(self) -> None:
-        patterns = [(rule, source) for rule, plugin in _PLUGINS.items() for source in _sources(plugin)]
+        kept = [(rule, source) for rule, plugin in _PLUGINS.items() for source in _sources(plugin)]
+        own = [(rule, source) for rule, sources in FORMS.items() for source in sources]
+        patterns = [*kept, *own]
         self._rules = tuple(rule for rule, _ in patterns)
+        self._groups = tuple(int(rule == _URL_RULE) for rule, _ in kept) + (1,) * len(own)
         self._patterns = tuple(LinearPattern(source) for _, source in patterns)
         self._any = LinearSet([source for _, source in patterns])
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        """Every credential, score 0.95; the span holds all of it, a key's whole block included."""
-        text = subject.text
+        """Every credential in any view of the text, score 0.95, or 0.9 by its name alone; the span holds all of it."""
+        told: set[Span] = set()
+        for view in subject.views:
+            for rule, score, place in self._credentials(view.text):
+                span = subject.in_text(view, place)
+                if span not in told and span.start < span.end:
+                    told.add(span)
+                    yield Finding(rule, score, span, "SECRET", "A credential.")
+
+    def _credentials(self, text: str) -> Iterator[tuple[str, float, Span]]:
         for position in self._any.matching(text):
-            rule, pattern = self._rules[position], self._patterns[position]
-            group = 1 if rule == "secret.url_credentials" else 0
+            rule = self._rules[position]
             done = 0
-            for span in pattern.spans(text, group=group):
+            for span in self._patterns[position].spans(text, group=self._groups[position]):
                 if span.start < done:
                     continue
                 whole = _whole(rule, text, span)
                 done = whole.end
                 if _is_genuine(rule, text[whole.start : whole.end]):
-                    yield Finding(rule, 0.95, whole, "SECRET", "A credential.")
+                    yield rule, 0.95, whole
+        for rule, span in assigned_secrets(text):
+            yield rule, 0.9, span
 
 
 def _sources(plugin: type[RegexBasedDetector]) -> Iterator[str]:
@@ -120,4 +136,4 @@ def _is_genuine(rule: str, secret: str) -> bool:
         return _KEY_LINE.first(secret) is not None
     if rule == "secret.jwt":
         return JwtTokenDetector.is_formally_valid(secret)
-    return not (rule == "secret.url_credentials" and _PLACEHOLDERS.first(secret))
+    return not (rule == _URL_RULE and _PLACEHOLDERS.first(secret))
