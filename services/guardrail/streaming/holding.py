@@ -21,12 +21,21 @@ _LONGEST_KEY = 16_640
 # addresses apart.
 _WORD_CHAR = r"(?:[\"-+\--:<->@-~]|[^\x00-\x7f\p{Z}\p{P}\p{S}])"
 _WORD = LinearPattern(rf"{_WORD_CHAR}+\z")
-_DIGITS = LinearPattern(r"\S*\d[\d\s().\-/+]*(?:e|ex|(?:x|ext\.?)\s?\d*)?\z", ignore_case=True)
+# Digits in groups, with the word in front of them (a month, the letters of a paper's number), an extension, and the
+# word behind them, which may say what they are. A word whose follower is not known may stand in front of digits.
+_BEFORE = r"(?:\p{L}{1,12}\.?[\s\-]{1,2})?"
+_GROUPS = r"\S*\d\S*(?:[\s\-(),/.]{1,3}(?:\S*\d\S*|[A-Z]{1,6}))*"
+_BEHIND = r"(?:[\s\-(),/.]{1,3}(?:(?:x|ext|extension)\b\.?\s?|toll[\s\-])?\p{L}{0,12}\)?)?"
+_DIGITS = LinearPattern(rf"\p{{L}}{{1,12}}\.?[\s\-]{{1,2}}\z|{_BEFORE}{_GROUPS}{_BEHIND}\z")
+_DATE = LinearPattern(
+    r"\b\d{1,2}(?:st|nd|rd|th|\.)?(?:\s(?:of|de))?\s(?:\p{L}{1,10}\.?)?(?:\sde)?,?\s?\d{0,4}\z", ignore_case=True
+)
 _CANDIDATE = LinearPattern(
-    # An account number in groups; a credential between quotes, beside the name of what it opens.
+    # An account number in groups; a credential between quotes, beside the name of what it opens; a passport's lines.
     r"\S*\b[a-z]{2}\d{2}(?:[ \-]?[a-z0-9]){0,30}[ \-]?\z"
     r"|\S*aws.{0,20}(?:(?:key|pwd|pw|pass|token).{0,24}(?:['\"][0-9a-z/+]{0,40})?)?\z"
-    r"|\S*/:_authToken=[^\n]*\z",
+    r"|\S*/:_authToken=[^\n]*\z"
+    r"|\S*<<\S*\s?\S*\z",
     ignore_case=True,
 )
 _ADDRESS = LinearPattern(r"\S*(?:://|www\.)\S*\z", ignore_case=True)
@@ -51,6 +60,7 @@ def _held_from(text: str) -> int:
         _begin(_WORD, text, _LONGEST_RUN),
         _begin(_ADDRESS, text, _LONGEST_RUN),
         _begin(_DIGITS, text, _LONGEST_DIGITS),
+        _begin(_DATE, text, _LONGEST_DIGITS),
         _begin(_CANDIDATE, text, _LONGEST_CANDIDATE),
         _begin(_KEY_BEGINS, text, _LONGEST_CANDIDATE),
         _key_begin(text),

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from servicekit.domain.verdict import Span
+from services.guardrail.linear import LinearPattern
 from services.guardrail.redacting import Replaceable
 from services.guardrail.streaming.holding import LONGEST_HELD, free_end
 
 CONTEXT_CHARS = 320
 """Released text that is judged again with what follows: a telephone number is announced within 40 characters."""
 _KEPT_WHEN_FORCED = 1_024
+_PARTICLES = LinearPattern(r"^(?:\s\p{Ll}{1,5}){1,2}\s?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Window:
     def release(self, view: View, found: Iterable[Replaceable]) -> Piece | None:
         """The piece of a view that was judged, up to what goes on behind its end; `found` are places in the view."""
         overlapping = [one for one in found if one.span.end > view.start and one.span.start < view.end]
-        end = view.end if view.forced else _before_crossing(overlapping, view.end)
+        end = view.end if view.forced else _before_growing(overlapping, view.text, view.end)
         if end <= view.start:
             return None
         replaceable = tuple(
@@ -107,9 +109,14 @@ class Window:
         return blank + 1
 
 
-def _before_crossing(found: Iterable[Replaceable], end: int) -> int:
-    """The end, moved in front of every finding that reaches beyond it."""
+def _before_growing(found: Iterable[Replaceable], text: str, end: int) -> int:
+    """The end, moved in front of every finding that reaches up to it or beyond: one more word may be its own."""
     for one in sorted(found, key=lambda one: one.span, reverse=True):
-        if one.span.start < end < one.span.end:
+        if one.span.start < end and _may_grow(one, text[one.span.end : end]):
             end = one.span.start
     return end
+
+
+def _may_grow(one: Replaceable, behind: str) -> bool:
+    """Whether what stands behind a finding may still become a part of it: blanks, a name's particles."""
+    return not behind.strip() or (one.kind == "NAME" and _PARTICLES.first(behind) is not None)

@@ -3,12 +3,13 @@
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servicekit.domain.verdict import Surface
+from servicekit.domain.verdict import Action, Surface
 from services.guardrail.detectors.catalogue import all_detectors
 from services.guardrail.judging import Assessment, Judge
 from services.guardrail.policy import Policy
@@ -34,6 +35,19 @@ PRIVATE_KEY = (
     + "MIIEpAIBAAKCAQEA0Z3VS5JJcds3xfn/ygWyF8PbnGy0AHB7MhgHcTz6sE2I2yPB\n" * 3
     + "aGkXnA==\n-----END RSA PRIVATE KEY-----"
 )
+BIRTH = "12th of March 1980"
+PASSPORT = "AB 1234567"
+ZONE = "P<UTOERIKSSON<<ANNA<MARIA<<<<<<<<<<<<<<<<<<<\nL898902C36UTO7408122F1204159ZE184226B<<<<<10"
+INSURANCE = "QQ 12 34 56 C"
+LICENCE = "MORGA753116SM9IJ 35"
+ACCOUNT = "12 345 678"
+ANNOUNCED_BEHIND = "020 7946 0958 (office)"
+NAME = "Ada de Lovelace"
+ANNOUNCED = (
+    f"My date of birth is {BIRTH}. ", f"my passport no. is {PASSPORT} ", f"zone: {ZONE} ", f"NI number {INSURANCE} ",
+    f"driving licence {LICENCE}, ", f"account number: {ACCOUNT}. ", f"at {ANNOUNCED_BEHIND} today ",
+    f"Dr. {NAME} came. ", "born on March 3, 1975 ", "My name is Grace Hopper and ",
+)  # fmt: skip
 THINGS = (EMAIL, CARD, PHONE, PHONE_IN_GROUPS, IBAN, SSN, ADDRESS, KEY, TOKEN, PRIVATE_KEY)
 PROSE = (
     "Write to ", "call me at ", "in 2024 ", "(see [1]). ", "naïve ", "请联系\uff0c", "x", ", ", ".\n", "- ",
@@ -44,9 +58,11 @@ PROSE = (
 
 @functools.cache
 def judge() -> tuple[Judge, Policy]:
-    """The shipped detectors of what can be replaced, and the packaged policy."""
+    """The shipped detectors of what can be replaced, and a policy that has all of it replaced."""
     detectors = [detector for detector in all_detectors() if role_of(detector) is Role.EARLY and detector.redacts]
-    return Judge(detectors), default_policy(all_detectors())
+    packaged = default_policy(all_detectors()).detectors
+    rules = {one.id: replace(packaged[one.id], actions={Surface.OUTPUT: Action.REDACT}) for one in detectors}
+    return Judge(detectors), Policy("test", rules)
 
 
 def assessed(text: str) -> Assessment:
@@ -89,7 +105,7 @@ def cut(text: str, places: Sequence[int]) -> list[str]:
 @given(st.data())
 def test_any_cutting_gives_what_the_whole_gives(data: st.DataObject) -> None:
     """Prose and things in any order, cut anywhere: same text, nothing lost, nothing doubled, nothing leaked."""
-    parts = data.draw(st.lists(st.sampled_from((*THINGS, *PROSE)), min_size=1, max_size=8))
+    parts = data.draw(st.lists(st.sampled_from((*THINGS, *ANNOUNCED, *PROSE)), min_size=1, max_size=8))
     text = "".join(part + data.draw(st.sampled_from(("", " ", ". "))) for part in parts)
     places = data.draw(st.lists(st.integers(1, max(1, len(text))), max_size=40))
     assert in_pieces(cut(text, places))[0] == whole(text)
@@ -108,7 +124,7 @@ def test_no_cutting_of_a_thing_into_three_leaks_a_character(thing: str) -> None:
             assert in_pieces(tokens)[0] == expected
 
 
-@pytest.mark.parametrize("thing", THINGS, ids=range(len(THINGS)))
+@pytest.mark.parametrize("thing", [*THINGS, *ANNOUNCED], ids=range(len(THINGS) + len(ANNOUNCED)))
 def test_a_thing_comes_out_whole_character_by_character(thing: str) -> None:
     """The worst tokenizer there is, the thing at the answer's end."""
     text = f"It is {thing}"
@@ -124,15 +140,16 @@ def test_prose_is_held_by_one_word() -> None:
 @pytest.mark.parametrize(
     ("text", "held"),
     [
-        ("Call 541 754 ", "541 754 "),
-        ("Call 541 754 3010 ex", "541 754 3010 ex"),
+        ("Please call 541 754 ", "call 541 754 "),
+        ("Please call 541 754 3010 ex", "call 541 754 3010 ex"),
         ("Mail ada@exam", "ada@exam"),
         ("Mail [EMAIL", "[EMAIL"),
-        ("It is GB82 WEST 12", "GB82 WEST 12"),
+        ("It is GB82 WEST 12", "is GB82 WEST 12"),
         ("-----BEGIN RSA PRI", "-----BEGIN RSA PRI"),
         ("-----BEGIN PRIVATE KEY-----\nabcd\n", "-----BEGIN PRIVATE KEY-----\nabcd\n"),
         ("A file begins with BEGIN PRIVATE KEY and that is how one sees what it is", "is"),
-        ("in 2024 the", "the"),
+        ("in 2024 the", "in 2024 the"),
+        ("in 2024 the ", "the "),
         ("one, two, three,", ""),
         ("请联系\uff0c我们", "我们"),
     ],
