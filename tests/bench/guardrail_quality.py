@@ -26,6 +26,7 @@ PARTS = {
     "injection": "_guardrail_injection",
     "indirect_injection": "_guardrail_indirect",
     "toxicity": "_guardrail_toxicity",
+    "topic": "_guardrail_topic",
     "bias": "_guardrail_bias",
     "pii": "_guardrail_pii",
     "groundedness": "_guardrail_groundedness",

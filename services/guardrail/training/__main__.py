@@ -12,6 +12,7 @@ from pathlib import Path
 _MODELS = {
     "injection": "services.guardrail.training.injection",
     "indirect_injection": "services.guardrail.training.indirect_injection",
+    "toxicity": "services.guardrail.training.toxicity",
 }
 """Model names and their modules, each with `train(data: Path, out: Path) -> Path`."""
 
