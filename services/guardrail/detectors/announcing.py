@@ -12,12 +12,17 @@ class Announcement:
     """Words that announce a kind of number, as alternatives of an expression."""
 
     def __init__(self, words: str, *, behind: str = "") -> None:
+        self._anywhere = LinearPattern(words, ignore_case=True)
         self._before = LinearPattern(rf"(?:^|[^\p{{L}}\p{{N}}])(?:{words}){_BETWEEN}$", ignore_case=True)
         self._behind = (
             LinearPattern(rf"^[ \-\x{{2013}},(/]{{0,3}}(?:{behind})(?:$|[^\p{{L}}\p{{N}}])", ignore_case=True)
             if behind
             else None
         )
+
+    def mentioned(self, text: str) -> bool:
+        """Whether one of the words stands anywhere: if not, no place needs to be asked."""
+        return self._anywhere.first(text) is not None
 
     def announces(self, text: str, span: Span) -> bool:
         """Whether one of the words stands before the span in the same sentence, or one of `behind` right after it."""

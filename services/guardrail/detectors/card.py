@@ -8,6 +8,7 @@ from pydantic_extra_types.payment import PaymentCardBrand, PaymentCardNumber
 from servicekit.domain.verdict import Finding, Span
 from services.guardrail.detectors.announcing import Announcement
 from services.guardrail.detectors.detector import EVERY_SURFACE, Subject
+from services.guardrail.detectors.national.check_digits import luhn
 from services.guardrail.linear import LinearPattern
 
 # In one block, or in the groups that are embossed: 4-4-4-4(-3) and American Express' 4-6-5.
@@ -23,7 +24,6 @@ _ANNOUNCED = Announcement(
 _SURE, _CONFIRMED, _MISTYPED, _UNSURE = 0.95, 0.9, 0.7, 0.5
 _MISTYPED_DIGITS = range(14, 20)
 _SHORTEST_GROUPED, _LONGEST = 16, 48
-_GROUP_END = LinearPattern(r"[ \-]")
 _GLUE = frozenset("-._/")
 _FEWEST_DISTINCT, _FEWEST_DIGITS = 2, 12
 
@@ -44,12 +44,16 @@ class CardDetector:
         number still tells most of it.
         """
         text = subject.text
+        mentioned: bool | None = None
         done = 0
         for place in _NUMBER.spans(text):
             # A group that stands before a number, or behind it, may have been taken for one of its own.
             start = max(place.start, done)
             while start < place.end:
                 span, score = _from(text, start)
+                if score < _SURE:
+                    mentioned = _ANNOUNCED.mentioned(text) if mentioned is None else mentioned
+                    score = _announced_score(text, span, score) if mentioned else score
                 if score:
                     yield Finding("pii.card", score, span, "CARD", "A payment card number.")
                 if score >= _SURE:
@@ -65,14 +69,13 @@ def _from(text: str, start: int) -> tuple[Span, float]:
         return Span(start, start + _LONGEST), 0.0
     span = Span(start + found.start, start + found.end)
     scored = [(Span(span.start, end), _score(text, Span(span.start, end))) for end in _ends(text, span)]
-    best, score = max(scored, key=lambda pair: pair[1])
-    return best, score if score >= _SURE else _announced_score(text, best, score)
+    return max(scored, key=lambda pair: pair[1])
 
 
 def _next_group(text: str, span: Span) -> int:
     """By chance one number in ten passes: what is not sure may hide another that begins inside of it."""
-    group_end = _GROUP_END.first(text[span.start : span.end])
-    return span.start + group_end.end if group_end else span.end
+    ends = (text.find(" ", span.start, span.end), text.find("-", span.start, span.end))
+    return min((end + 1 for end in ends if end >= 0), default=span.end)
 
 
 def _ends(text: str, span: Span) -> tuple[int, ...]:
@@ -88,11 +91,11 @@ def _is_glued(text: str, span: Span) -> bool:
 
 def _announced_score(text: str, span: Span, score: float) -> float:
     digits = _digits(text, span)
-    if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT or not _ANNOUNCED.announces(text, span):
+    if not digits.isdigit() or _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT:
         return score
-    if score:
-        return _CONFIRMED
-    return _MISTYPED if len(digits) in _MISTYPED_DIGITS else 0.0
+    if not _ANNOUNCED.announces(text, span):
+        return score
+    return _CONFIRMED if score else _MISTYPED * (len(digits) in _MISTYPED_DIGITS)
 
 
 def _digits(text: str, span: Span) -> str:
@@ -101,10 +104,9 @@ def _digits(text: str, span: Span) -> str:
 
 def _score(text: str, span: Span) -> float:
     digits = _digits(text, span)
-    if _is_glued(text, span) or len(set(digits)) < _FEWEST_DISTINCT or len(digits) < _FEWEST_DIGITS:
+    if len(digits) < _FEWEST_DIGITS or not luhn(digits) or len(set(digits)) < _FEWEST_DISTINCT or _is_glued(text, span):
         return 0.0
     try:
-        PaymentCardNumber.validate_luhn_check_digit(digits)
         brand = PaymentCardNumber.validate_brand(digits)
     except PydanticCustomError:
         return 0.0

@@ -42,8 +42,10 @@ class IpAddressDetector:
         options = subject.options if isinstance(subject.options, IpAddressOptions) else IpAddressOptions()
         for pattern in (_V4, _V6):
             for span in pattern.spans(subject.text):
+                if not _stands_alone(subject.text, span):
+                    continue
                 address = _address(subject.text[span.start : span.end])
-                if address is None or not _stands_alone(subject.text, span):
+                if address is None:
                     continue
                 if address.is_global and not address.is_multicast:
                     yield Finding("pii.ip_address", 0.8, span, "IP", "A public IP address.")

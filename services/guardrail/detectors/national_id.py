@@ -19,6 +19,7 @@ _ANY_WORDS = Announcement(
     r"(?:id(?:entity|entification)?|insurance|number|no|code|card)|id card|identity card|tax ?id|tin|personalausweis"
 )
 _GLUE = frozenset("-./_@:=+\\")
+_GROUP_BEFORE = LinearPattern(r"^\d[ \-]$")
 _MOST_LOOKED_AT = 5_000
 
 
@@ -60,6 +61,13 @@ class NationalIdDetector:
 
 
 def _is_glued(text: str, span: Span) -> bool:
+    """A part of something longer: of a word, or of more groups of digits than its own, as a card number has."""
     before, after = text[max(0, span.start - 2) : span.start], text[span.end : span.end + 2]
+    if any(char in " -" for char in text[span.start : span.end]) and (_GROUP_BEFORE.first(before) or _is_group(after)):
+        return True
     labelled = before[-1:] in {":", "="} and before[0].isalpha()
     return (before[-1:] in _GLUE and not labelled) or (after[:1] in _GLUE and after[1:].isalnum())
+
+
+def _is_group(after: str) -> bool:
+    return after[:1] in {" ", "-"} and after[1:].isdigit()
