@@ -4,8 +4,9 @@ from servicekit.domain.verdict import Span
 from services.guardrail.linear import LinearPattern
 
 _WINDOW_CHARS = 64
-# What stands between a word and its number: `passport no.: `, `IBAN (savings) is `. No digit, no other sentence.
-_BETWEEN = r"(?:[^\d.!?;]|\b(?:no|nr|num|tel|ext|acct)\.|\.(?:[:#]|\s?[:#])){0,32}"
+# What stands between a word and its number: `passport no.: `, `IBAN (savings) is `. No digit, no other
+# sentence, though an answer may follow a question.
+_BETWEEN = r"(?:[^\d.!;]|\b(?:no|nr|num|tel|ext|acct)\.|\.(?:[:#]|\s?[:#])){0,32}"
 
 
 class Announcement:

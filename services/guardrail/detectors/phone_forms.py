@@ -19,6 +19,8 @@ _AMERICAN = LinearPattern(
     ignore_case=True,
 )
 _TRUNK = LinearPattern(r"^\(?0[1-9]\d{0,4}\)?(?:[ \-/]?\d{2,}){1,5}$")
+# Thousands, as in `331 449 281`; mobile numbers of three threes begin with 5 to 9.
+_THOUSANDS = LinearPattern(r"^(?:[1-4]\d{2}|\d{1,2})(?: \d{3}){2,3}$")
 _GROUP = LinearPattern(r"\d+")
 _GLUE = frozenset("-._/:=#$€£@\\%")
 _FEWEST_GROUPS, _SHORTEST_GROUP, _LONGEST_GROUP = 3, 2, 5
@@ -65,7 +67,7 @@ def is_american(written: str) -> bool:
 
 def is_grouped(written: str) -> bool:
     """Three groups or more, none long, as in `541-714-1388` and `(37) 788-063`."""
-    if "/" in written:
+    if "/" in written or _THOUSANDS.first(written):
         return False
     groups = [span.end - span.start for span in _GROUP.spans(written)]
     return len(groups) >= _FEWEST_GROUPS and all(_SHORTEST_GROUP <= length <= _LONGEST_GROUP for length in groups)
