@@ -64,7 +64,8 @@ class LinearTextModel:
     def logits(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Log-odds of each text, in order; many short texts cost little more than one."""
         read = self.reader.read_all(texts)
-        return np.bincount(read.rows, weights=self.weights[read.places] * read.values, minlength=len(texts)) + self.bias
+        found = np.bincount(read.rows, weights=self.weights[read.places] * read.values, minlength=len(texts))
+        return found.astype(np.float64) + self.bias
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Calibrated probability of each text, in order; a text's first 20,000 characters are read."""

@@ -22,9 +22,9 @@ from services.guardrail.detectors.output_schema import OutputSchemaDetector
 from services.guardrail.detectors.passport import PassportDetector
 from services.guardrail.detectors.phone import PhoneDetector
 from services.guardrail.detectors.secret import SecretDetector
-from services.guardrail.detectors.url import UrlDetector
 from services.guardrail.detectors.topic import TopicDetector
 from services.guardrail.detectors.toxicity import ToxicityDetector
+from services.guardrail.detectors.url import UrlDetector
 from services.guardrail.detectors.us_ssn import UsSsnDetector
 
 _DETECTORS: tuple[DetectorClass, ...] = (
