@@ -39,7 +39,7 @@ async def test_a_late_block_ends_the_stream_behind_what_was_released() -> None:
     seen = asyncio.Event()
     streamed = Streamed()
     async with Stand([word], policy) as stand:
-        async with aclosing(stand.events(["Fine so far. ", "An awful thing. ", "More ", seen, "text."])) as events:
+        async with aclosing(stand.events(["Fine so far. ", "An awful thing. ", "More ", "and ", "more ", seen, "text."])) as events:
             async for event in events:
                 streamed.events.append(event)
                 if isinstance(event, EndedStream):
@@ -115,15 +115,15 @@ async def test_a_policy_changed_meanwhile_applies_from_the_next_stream() -> None
     began = asyncio.Event()
     async with Stand([word], Policy("p", {"pii.word": asking(Action.REDACT)})) as stand:
         pieces: list[str] = []
-        async with aclosing(stand.events(["So ", began, "hush ", "it is."])) as events:
+        async with aclosing(stand.events(["So it ", began, "hush ", "is."])) as events:
             async for event in events:
                 if isinstance(event, ReleasedText):
                     pieces.append(event.text)
                     stand.policies.policy = Policy("p", {"pii.word": asking(Action.FLAG)})
                     began.set()
-        following = await stand.stream(["So ", "hush ", "it is."])
-    assert "".join(pieces) == "So [WORD_1] it is."
-    assert following.text == "So hush it is."
+        following = await stand.stream(["So it ", "hush ", "is."])
+    assert "".join(pieces) == "So it [WORD_1] is."
+    assert following.text == "So it hush is."
     first, second = stand.recorded.decisions
     assert first.policy_version != second.policy_version
 
