@@ -67,8 +67,8 @@ class Arrivals:
                 await self._end.wait()
 
     def tokens_of(self, chars: int) -> int:
-        """How many tokens the first `chars` characters are, to the nearest whole one behind them."""
-        return next((tokens for end, tokens in self._marks if end >= chars), self.tokens)
+        """How many whole tokens the first `chars` characters hold."""
+        return max((tokens for end, tokens in self._marks if end <= chars), default=0)
 
     def forget_marks(self) -> None:
         """Nobody will ask any more which token ended where."""

@@ -33,7 +33,7 @@ _DATE = LinearPattern(
 _CANDIDATE = LinearPattern(
     # An account number in groups; a credential between quotes, beside the name of what it opens; a passport's lines.
     r"\S*\b[a-z]{2}\d{2}(?:[ \-]?[a-z0-9]){0,30}[ \-]?\z"
-    r"|\S*aws.{0,20}(?:(?:key|pwd|pw|pass|token).{0,24}(?:['\"][0-9a-z/+]{0,40})?)?\z"
+    r"|\S*\baws.{0,20}(?:(?:key|pwd|pw|pass|token).{0,24}(?:['\"][0-9a-z/+]{0,40})?)?\z"
     r"|\S*/:_authToken=[^\n]*\z"
     r"|\S*<<\S*\s?\S*\z",
     ignore_case=True,
