@@ -18,7 +18,7 @@ from services.guardrail.judging import Assessment
 from services.guardrail.metrics import STREAM_FIRST_HELD_SECONDS, STREAM_FIRST_HELD_TOKENS
 from services.guardrail.pseudonyms import may_hold_placeholder
 from services.guardrail.redacting import Found
-from services.guardrail.streaming.roles import Role, role_of
+from services.guardrail.streaming.roles import Role, roles_of
 from services.guardrail.streaming.stream import Stream
 from services.guardrail.streaming.streamed import EndedStream, StreamedText, StreamEvent, StreamStart
 from services.guardrail.streaming.window import Piece
@@ -104,7 +104,7 @@ class _Means:
     def asks(self, role: Role) -> bool:
         """Whether the policy has any detector of this role."""
         asked = self._guardrail.asked(Surface.OUTPUT, self.in_force)
-        return any(role_of(detector) is role for detector in asked)
+        return any(role in roles_of(detector) for detector in asked)
 
     async def assess(self, text: str, role: Role) -> Assessment:
         """What the detectors of a role find; a stream that has begun waits for its turn."""
@@ -117,7 +117,7 @@ class _Means:
                         in_force=self.in_force,
                         chunk_texts=self.start.chunk_texts,
                         deadline_s=self.left_s(),
-                        only=lambda detector: role_of(detector) is role,
+                        only=lambda detector: role in roles_of(detector),
                     )
                 except Overloaded:
                     await asyncio.sleep(_OVERLOAD_PAUSE_S)

@@ -16,8 +16,13 @@ class Role(StrEnum):
     WHOLE = "whole"
 
 
-def role_of(detector: Detector) -> Role:
-    """What can be replaced, and what is not to be seen at all, is looked for before anybody sees it."""
-    if detector.redacts or detector.id in _EARLY:
-        return Role.EARLY
-    return Role.WHOLE if detector.id in _WHOLE else Role.BEHIND
+def roles_of(detector: Detector) -> frozenset[Role]:
+    """What can be replaced, and what is not to be seen at all, is looked for before anybody sees it.
+
+    A quotation may be spread over more than any window holds: leaks are looked for at the end once more.
+    """
+    if detector.id in _EARLY:
+        return frozenset({Role.EARLY, Role.WHOLE})
+    if detector.redacts:
+        return frozenset({Role.EARLY})
+    return frozenset({Role.WHOLE if detector.id in _WHOLE else Role.BEHIND})

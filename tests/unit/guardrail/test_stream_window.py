@@ -17,7 +17,7 @@ from services.guardrail.policy_file import default_policy
 from services.guardrail.pseudonyms import Pseudonyms
 from services.guardrail.redacting import redact
 from services.guardrail.streaming.holding import LONGEST_HELD, free_end
-from services.guardrail.streaming.roles import Role, role_of
+from services.guardrail.streaming.roles import Role, roles_of
 from services.guardrail.streaming.window import Window
 
 # Made up; each of them is found by one detector.
@@ -59,7 +59,7 @@ PROSE = (
 @functools.cache
 def judge() -> tuple[Judge, Policy]:
     """The shipped detectors of what can be replaced, and a policy that has all of it replaced."""
-    detectors = [detector for detector in all_detectors() if role_of(detector) is Role.EARLY and detector.redacts]
+    detectors = [detector for detector in all_detectors() if Role.EARLY in roles_of(detector) and detector.redacts]
     packaged = default_policy(all_detectors()).detectors
     rules = {one.id: replace(packaged[one.id], actions={Surface.OUTPUT: Action.REDACT}) for one in detectors}
     return Judge(detectors), Policy("test", rules)

@@ -39,7 +39,9 @@ async def test_a_late_block_ends_the_stream_behind_what_was_released() -> None:
     seen = asyncio.Event()
     streamed = Streamed()
     async with Stand([word], policy) as stand:
-        async with aclosing(stand.events(["Fine so far. ", "An awful thing. ", "More ", "and ", "more ", seen, "text."])) as events:
+        async with aclosing(
+            stand.events(["Fine so far. ", "An awful thing. ", "More ", "and ", "more ", seen, "text."])
+        ) as events:
             async for event in events:
                 streamed.events.append(event)
                 if isinstance(event, EndedStream):
@@ -84,6 +86,21 @@ async def test_detectors_of_the_whole_are_asked_once_about_all_of_it() -> None:
         streamed = await stand.stream(["One. ", "Two x. ", "Three."])
     assert whole.texts == ["One. Two x. Three."]
     assert [verdict.span for verdict in streamed.verdicts] == [Span(9, 10)]
+
+
+async def test_a_leak_longer_than_any_window_is_found_at_the_end() -> None:
+    """What only all of the text shows blocks late; a leak that a window shows blocks before anybody sees it."""
+    leak = WordDetector("leak", "one" + " and so on" * 60 + " two", redacts=False)
+    shown = asyncio.Event()
+    streamed = Streamed()
+    texts = ["one", *[" and so on"] * 59, shown, " and so on", " two", ". The end."]
+    policy = Policy("p", {"leak": asking(Action.BLOCK)})
+    async with Stand([leak], policy) as stand, aclosing(stand.events(texts)) as events:
+        async for event in events:
+            streamed.events.append(event)
+            shown.set()
+    assert "one and so on" in streamed.text
+    assert streamed.ended.action is Action.BLOCK
 
 
 async def test_groundedness_is_told_at_the_end() -> None:
