@@ -1,6 +1,7 @@
 """Finds the system prompt in an answer: its canaries, and quotations of its text. Pure; in `catalogue.py`'s list."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from servicekit.domain.verdict import Finding, Span, Surface
 from services.guardrail.detectors.detector import Subject
-from services.guardrail.linear import LinearPattern
 from services.guardrail.normalizing import NORMALIZING_VERSION, NormalizedText
 from services.guardrail.prompt_texts import PromptTexts, load_prompt_texts
 
-_WORD = LinearPattern(r"[\pL\pN]+")
+# Python's own expressions, eight times as fast for many matches: one repeated class is linear.
+_WORD = re.compile(r"[^\W_]+")
 _GRAM = 3
 _GAP_WORDS = 4
 """So many words of its own may a quotation put between those of the prompt."""
@@ -124,7 +125,7 @@ def _unsqueezed(text: str, start: int, length: int) -> Span:
 
 
 def _words(text: str) -> tuple[list[Span], list[str]]:
-    places = list(_WORD.spans(text))
+    places = [Span(*match.span()) for match in _WORD.finditer(text)]
     return places, [text[place.start : place.end].casefold() for place in places]
 
 
