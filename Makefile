@@ -56,7 +56,7 @@ test: model ## all tests that need no server
 	@$(BIN)/pytest -q -m "not servers"
 
 .PHONY: servers
-servers: env ## a real Kafka and Weaviate, natively (Java 17 and Maven; Go) or by compose, left running; says where
+servers: env ## a real Kafka, Weaviate and Redis, natively (Java 17 and Maven; Go; Debian) or by compose, left running; says where
 	@$(BIN)/python -m services.local.servers start
 
 .PHONY: stop-servers

@@ -413,7 +413,7 @@ class StreamedText(_message.Message):
     token_count: _builtins.int
     """Tokens it holds, where known: delays are told in tokens then. Default 1."""
     final: _builtins.bool
-    """No more will come."""
+    """No more will come. A stream that the caller ends without it was broken off: what is held is not released."""
     def __init__(
         self,
         *,
@@ -444,7 +444,7 @@ class CheckStreamResponse(_message.Message):
 
     @_builtins.property
     def found(self) -> Global___FoundVerdicts:
-        """What was found; told before the text that it concerns."""
+        """What was found: before its text where that can be replaced or must not be seen, behind it otherwise."""
 
     @_builtins.property
     def ended(self) -> Global___EndedStream:
