@@ -3,17 +3,18 @@
 Part of `guardrail_quality.py`. BIPIA's attacks stand at the start, in the middle and at the end of documents.
 "cross_validated/…": BIPIA's own documents, by models that saw neither the attack's category nor the document.
 "without_bipia/…": by a model that saw nothing of BIPIA, in its documents and in others. "shipped/…": documents with
-nothing in them that trained nothing. All scores are `find`'s, at the shipped threshold.
+nothing planted in them; abstracts, docstrings and the questions over passages trained nothing. "…/with_embedder": the same where sentences in doubt are compared with the text
+around them; its three numbers are those shipped. All scores are `find`'s, at the shipped threshold.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from servicekit.domain.verdict import Span, Surface
-from services.guardrail.detectors.detector import Subject
+from services.guardrail.detectors.detector import Embed, Subject
 from services.guardrail.detectors.indirect_injection import IndirectInjectionDetector
 from services.guardrail.instruction_marks import marked
 from services.guardrail.normalizing import normalize
@@ -28,40 +29,43 @@ from services.guardrail.training.indirect_injection import (
     folds_of,
     load_examples,
 )
+from services.guardrail.training.planting import Planted, covers_half, drawn, is_planted, planted
 from tests.bench._guardrail_figures import Figures, binary_figures
-from tests.bench._guardrail_shipped import in_threads, shipped
+from tests.bench._guardrail_shipped import embed, in_threads, shipped
 
 _FOLDS = 5
-_OTHER_DOCUMENTS = ("cranfield", "python_docstrings", "mtrag_passages")
-_DOCUMENTS_OF_ATTACKS = {"bipia_emails": TEXT_ATTACKS, "bipia_code_contexts": CODE_ATTACKS}
-_DRAWN_DOCUMENTS = 60
-_SEED = 5
+_OTHER_DOCUMENTS = ("cranfield", "python_docstrings", "questions_answered")
+_ATTACKS_OF_DOCUMENTS = {"bipia_emails": TEXT_ATTACKS, "bipia_code_contexts": CODE_ATTACKS}
+_PLANTED_DOCUMENTS, _HARMLESS_DOCUMENTS = 60, 400
 
-
-@dataclass(frozen=True, slots=True)
-class Injected:
-    """A document with an instruction put into it at `place`."""
-
-    text: str
-    place: Span
+Judged = tuple[float, bool]
+"""A sentence's score, and whether it was planted."""
 
 
 def measure(data: Path) -> dict[str, Figures]:
-    """Figures by the name of the set; each sentence counts once, an inserted instruction is what is looked for."""
+    """Figures by the name of the set; each sentence counts once, a planted instruction is what is looked for."""
     trained = _Trained(data)
+    stranger, own = trained.without_bipia(), IndirectInjectionDetector()
     found: dict[str, Figures] = {}
-    for name, file in _DOCUMENTS_OF_ATTACKS.items():
-        found[f"cross_validated/{name}"] = _cross_validated(trained, data, name, file)
-    stranger = trained.without_bipia()
-    for name, file in {**_DOCUMENTS_OF_ATTACKS, **dict.fromkeys(_OTHER_DOCUMENTS[:2], TEXT_ATTACKS)}.items():
-        documents = _drawn(list(DOCUMENT_SETS[name].read(data)))
-        everything = [text for texts in attacks(data, file).values() for text in texts]
-        found[f"without_bipia/{name}"] = _figures(stranger, injected(everything, documents))
-    for name in _OTHER_DOCUMENTS[:2]:
-        texts = sentences(DOCUMENT_SETS[name].read(data), at_most=3_000)
-        scores = shipped("indirect_injection").scores(texts, surface=Surface.RETRIEVED)
-        found[f"shipped/{name}"] = binary_figures(scores, [False] * len(texts), shipped("indirect_injection").threshold)
+    for embedder, suffix in ((None, ""), (embed(), "/with_embedder")):
+        if suffix and embedder is None:
+            continue
+        for name, file in _ATTACKS_OF_DOCUMENTS.items():
+            found[f"cross_validated/{name}{suffix}"] = _figures(_cross_validated(trained, data, name, embedder))
+            cases = _cases(data, name, file)
+            found[f"without_bipia/{name}{suffix}"] = _figures(_judged(stranger, cases, embedder))
+        for name in _OTHER_DOCUMENTS:
+            cases = _cases(data, name, TEXT_ATTACKS)
+            found[f"without_bipia/{name}{suffix}"] = _figures(_judged(stranger, cases, embedder))
+            harmless = drawn(DOCUMENT_SETS[name].read(data), count=_HARMLESS_DOCUMENTS)
+            alone = [Planted(text, Span(0, 0)) for text in harmless]
+            found[f"shipped/{name}{suffix}"] = _figures(_judged(own, alone, embedder))
     return found
+
+
+def _cases(data: Path, name: str, file: str) -> list[Planted]:
+    instructions = [text for texts in attacks(data, file).values() for text in texts]
+    return planted(instructions, drawn(DOCUMENT_SETS[name].read(data), count=_PLANTED_DOCUMENTS))
 
 
 class _Trained:
@@ -87,69 +91,32 @@ class _Trained:
         return IndirectInjectionDetector(replace(own, weights=fitted.weights.astype(np.float32), bias=fitted.bias))
 
 
-def injected(texts: Sequence[str], documents: Sequence[str]) -> list[Injected]:
-    """Each instruction in three documents, in turn: before it, after it, and between two of its sentences."""
-    return [
-        _put(text, documents[(3 * number + position) % len(documents)], position)
-        for number, text in enumerate(texts)
-        for position in range(3)
-    ]
-
-
-def _put(text: str, document: str, position: int) -> Injected:
-    if position == 0:
-        return Injected(f"{text}\n{document}", Span(0, len(text)))
-    if position == 1:
-        return Injected(f"{document}\n{text}", Span(len(document) + 1, len(document) + 1 + len(text)))
-    places = pieces(document)
-    middle = places[len(places) // 2].start
-    return Injected(f"{document[:middle]}{text} {document[middle:]}", Span(middle, middle + len(text)))
-
-
-def _cross_validated(trained: _Trained, data: Path, name: str, file: str) -> Figures:
-    """Every fifth category with every fifth document, by a model that saw neither these nor their like."""
+def _cross_validated(trained: _Trained, data: Path, name: str, embedder: Embed | None) -> list[Judged]:
+    """Every fifth category in every fifth document, by a model that saw neither these nor their sentences."""
     documents = list(dict.fromkeys(DOCUMENT_SETS[name].read(data)))
-    categories = list(attacks(data, file).values())
-    scores: list[float] = []
-    labels: list[bool] = []
+    categories = list(attacks(data, _ATTACKS_OF_DOCUMENTS[name]).values())
+    judged: list[Judged] = []
     for fold in range(_FOLDS):
         texts = [text for group in categories[fold::_FOLDS] for text in group]
         held = documents[fold::_FOLDS]
-        detector = trained.without({*texts, *sentences(held)})
-        for score, label in _judged(detector, injected(texts, held)):
-            scores.append(score)
-            labels.append(label)
-    return binary_figures(scores, labels, shipped("indirect_injection").threshold)
-
-
-def _figures(detector: IndirectInjectionDetector, cases: Sequence[Injected]) -> Figures:
-    judged = list(_judged(detector, cases))
-    threshold = shipped("indirect_injection").threshold
-    return binary_figures([score for score, _ in judged], [label for _, label in judged], threshold)
-
-
-def _judged(detector: IndirectInjectionDetector, cases: Sequence[Injected]) -> Iterator[tuple[float, bool]]:
-    for judged in in_threads(lambda case: _sentences(detector, case), cases):
-        yield from judged
-
-
-def _sentences(detector: IndirectInjectionDetector, case: Injected) -> list[tuple[float, bool]]:
-    """Each sentence of the document: the strongest finding that covers half of it, and whether it was put there."""
-    found = list(detector.find(Subject(Surface.RETRIEVED, normalize(case.text))))
-    judged = []
-    for piece in pieces(case.text):
-        scores = [finding.score for finding in found if finding.span and _covers_half(finding.span, piece)]
-        inside = _covers_half(case.place, piece) or _covers_half(piece, case.place)
-        judged.append((max(scores, default=0.0), inside))
+        judged += _judged(trained.without({*texts, *sentences(held)}), planted(texts, held), embedder)
     return judged
 
 
-def _covers_half(cover: Span, span: Span) -> bool:
-    return 2 * (min(cover.end, span.end) - max(cover.start, span.start)) >= span.end - span.start
+def _judged(detector: IndirectInjectionDetector, cases: Sequence[Planted], embedder: Embed | None) -> list[Judged]:
+    return [pair for case in in_threads(lambda case: _sentences(detector, case, embedder), cases) for pair in case]
 
 
-def _drawn(documents: list[str]) -> list[str]:
-    if len(documents) <= _DRAWN_DOCUMENTS:
-        return documents
-    drawn = np.random.Generator(np.random.PCG64(_SEED)).choice(len(documents), _DRAWN_DOCUMENTS, replace=False)
-    return [documents[int(place)] for place in sorted(drawn)]
+def _sentences(detector: IndirectInjectionDetector, case: Planted, embedder: Embed | None) -> list[Judged]:
+    """Each sentence of the document: its strongest finding that covers half of it, and whether it was put there."""
+    found = list(detector.find(Subject(Surface.RETRIEVED, normalize(case.text), embed=embedder)))
+    judged = []
+    for piece in pieces(case.text):
+        scores = [finding.score for finding in found if finding.span and covers_half(finding.span, piece)]
+        judged.append((max(scores, default=0.0), bool(case.place.end) and is_planted(case, piece)))
+    return judged
+
+
+def _figures(judged: Sequence[Judged]) -> Figures:
+    threshold = shipped("indirect_injection").threshold
+    return binary_figures([score for score, _ in judged], [label for _, label in judged], threshold)

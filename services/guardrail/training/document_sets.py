@@ -83,6 +83,12 @@ def _questions(data: Path) -> list[str]:
     return [f"{text[0].upper()}{text[1:].rstrip('?')}?" for text in SETS["nq_open"].read(data)]
 
 
+def _questions_answered(data: Path) -> list[str]:
+    """Passages under the question that they answer, as in a page of questions (FAQ)."""
+    pairs = zip(SETS["halueval_questions"].read(data), SETS["halueval_passages"].read(data), strict=True)
+    return [f"{question.strip()}\n{passage.strip()}" for question, passage in pairs]
+
+
 def _abstracts(data: Path) -> Sequence[str]:
     content = (data / "retrieval/cranfield/cran.all.1400.xml").read_text("utf-8")
     parts = content.split("<text>")[1:]
@@ -101,6 +107,7 @@ DOCUMENT_SETS: dict[str, TextSet] = {
         TextSet("begin_wow", _CC, "google/BEGIN-dataset @ 6e65f0d", True, _knowledge),
         TextSet("llmbar_tasks", _MIT, "princeton-nlp/LLMBar @ 900616b", True, _tasks),
         TextSet("nq_questions", _APACHE, "google-research-datasets/natural-questions", True, _questions),
+        TextSet("questions_answered", _MIT, "RUCAIBox/HaluEval @ b7253db", True, _questions_answered),
         TextSet("cranfield", "none stated", "oussbenk/cranfield @ 1208e6e", False, _abstracts),
         TextSet("python_docstrings", "PSF-2.0", "docstrings of CPython's standard library", False, docstrings),
         *(SETS[name] for name in ("mtrag_passages", "halueval_passages", "python_topics", "personal_sentences")),

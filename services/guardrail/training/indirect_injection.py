@@ -4,6 +4,7 @@ Run by `python -m services.guardrail.training indirect_injection`; `detectors/in
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,22 @@ from services.guardrail.text_features import FeatureSettings
 from services.guardrail.text_model import sigmoid
 from services.guardrail.training.card import Card, data_entries, write
 from services.guardrail.training.document_sets import CODE_ATTACKS, DOCUMENT_SETS, TEXT_ATTACKS, attacks, sentences
-from services.guardrail.training.fitting import Example, Recipe, calibrate, fit, matrix_of, out_of_fold, threshold_at
+from services.guardrail.training.fitting import (
+    Example,
+    Fitted,
+    Recipe,
+    calibrate,
+    fit,
+    matrix_of,
+    out_of_fold,
+    threshold_at,
+)
 from services.guardrail.training.near_copies import clusters
 from services.guardrail.training.phrases import draw
+from services.guardrail.training.planting import drawn
+from services.guardrail.training.topic_break import fit_topic_break, settings
 
-RECIPE_VERSION = "indirect-1"
+RECIPE_VERSION = "indirect-2"
 RECIPE = Recipe(features=FeatureSettings(bits=15))
 FALSE_POSITIVE_RATE = 0.002
 _FOLDS = 5
@@ -54,9 +66,12 @@ _MOST: Mapping[str, int] = {
     "begin_wow": 600,
 }
 _LONGEST_ATTACK = 250
+_BROKEN = ("bipia_emails", "mtrag_passages", "python_topics", "questions_answered")
+_DOCUMENTS = 75
 _SPLITS = (
     f"cross_validated, calibration and thresholds: {_FOLDS} folds, of whole categories of BIPIA's attacks and of "
-    "clusters of near copies. without_bipia: trained on nothing of BIPIA, judged on its attacks and its documents"
+    "clusters of near copies. without_bipia: trained on nothing of BIPIA, judged on its attacks and its documents. "
+    "with_embedder: BIPIA's attacks planted in documents, by numbers fitted on the other sets of documents"
 )
 _LIMITS = (
     "Phrases of our own were written with BIPIA's training attacks in sight; its other attacks were not looked at.",
@@ -75,9 +90,16 @@ def train(data: Path, out: Path) -> Path:
     scores = sigmoid(calibration.of(raw))
     harmless = scores[[not example.hit for example in examples]]
     threshold = threshold_at(harmless, false_positive_rate=FALSE_POSITIVE_RATE)
-    apart = np.array([example.source not in (*BIPIA_ATTACKS, *BIPIA_DOCUMENTS) for example in examples])
-    seen = np.flatnonzero(apart)
+    bipia = (*BIPIA_ATTACKS, *BIPIA_DOCUMENTS)
+    seen = np.flatnonzero([example.source not in bipia for example in examples])
     stranger = fit(matrix[seen], [examples[int(place)] for place in seen], RECIPE)
+    unseen = dict(zip((example.text for example in examples), calibration.of(raw).tolist(), strict=True))
+    topic_break, broken = fit_topic_break(
+        {name: drawn(DOCUMENT_SETS[name].read(data), count=_DOCUMENTS, fewest_sentences=2) for name in _BROKEN},
+        DOCUMENT_SETS["bipia_text_attacks"].read(data),
+        partial(_logits, unseen, stranger.calibrated(calibration)),
+        sure=threshold,
+    )
     card = Card(
         name="indirect_injection",
         purpose="sentences of a document that are instructions to the model which reads it",
@@ -90,11 +112,19 @@ def train(data: Path, out: Path) -> Path:
             "cross_validated": _by_set(scores, examples, threshold),
             "cross_validated_auroc": _aurocs(scores, examples),
             "without_bipia_auroc": _aurocs(stranger.logits(matrix), examples),
+            "with_embedder": broken,
         },
         thresholds={name: threshold_at(harmless, false_positive_rate=rate) for name, rate in _RATES.items()},
         limits=_LIMITS,
+        more={"topic_break": settings(topic_break)},
     )
     return write(card, fit(matrix, examples, RECIPE).calibrated(calibration), out)
+
+
+def _logits(unseen: Mapping[str, float], stranger: Fitted, sentences: Sequence[str]) -> NDArray[np.float64]:
+    """Log-odds by models that had not seen the sentence: its fold's, or one that knows nothing of BIPIA."""
+    by_stranger = stranger.logits(matrix_of(map(marked, sentences), RECIPE.features)).tolist()
+    return np.array([unseen.get(text, value) for text, value in zip(sentences, by_stranger, strict=True)])
 
 
 def load_examples(data: Path) -> list[Example]:
