@@ -3,8 +3,9 @@
 Part of `guardrail_quality.py`. BIPIA's attacks stand at the start, in the middle and at the end of documents.
 "cross_validated/…": BIPIA's own documents, by models that saw neither the attack's category nor the document.
 "without_bipia/…": by a model that saw nothing of BIPIA, in its documents and in others. "shipped/…": documents with
-nothing planted in them; abstracts, docstrings and the questions over passages trained nothing. "…/with_embedder": the same where sentences in doubt are compared with the text
-around them; its three numbers are those shipped. All scores are `find`'s, at the shipped threshold.
+nothing planted in them; abstracts, docstrings and the questions over passages trained nothing. "…/with_embedder":
+sentences in doubt are compared with the text around them, by the three numbers that are shipped. All scores are
+`find`'s, at the shipped threshold.
 """
 
 from collections.abc import Sequence
