@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from services.guardrail.text_model import sigmoid
 
-MAX_ASKED = 4
+MAX_ASKED = 3
 """Sentences embedded for one text: those in most doubt, at two or three milliseconds each."""
 
-AROUND_CHARS = 500
-"""Of the text around them, about 120 tokens."""
+AROUND_CHARS = 250
+"""Of the text around them, about 60 tokens."""
 
 Embedding = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
