@@ -38,6 +38,7 @@ $(VENV)/.synced: $(UV) infra/locks/dev.lock pyproject.toml
 
 .PHONY: env
 env: $(VENV)/.synced ## the Python environment in .venv
+	@$(BIN)/python -m compileall -q services libs protos/gen
 
 .PHONY: model
 model: env ## the embedding model as an ONNX graph, built once
