@@ -17,6 +17,7 @@ from servicekit.errors import BackendUnavailable, BinnacleError
 from tests.e2e.conftest import RunningStack
 
 _LANDED_WITHIN_S = 60.0
+_BACK_OFF_S = 0.1  # who is refused waits a moment: refusals are quick, and asked for without a pause take the machine
 _QUESTIONS = ("When is bread baked?", "How much does mooring cost?", "What corrects for soft iron?")
 
 
@@ -38,13 +39,14 @@ class Load:
                 answer = await binnacle.ask(_QUESTIONS[number % len(_QUESTIONS)], timeout_s=4)
             except BinnacleError as exc:
                 self.last_failure = f"{exc.reason}: {exc.message}"
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(_BACK_OFF_S)
             else:
                 self.completed.add(answer.request_id)
                 if answer.outcome == "answered":
                     self.answers_since += 1
                 else:  # an honest refusal is stored like any answer, and is no recovery
                     self.last_failure = f"{answer.outcome}: {', '.join(answer.degradations)}"
+                    await asyncio.sleep(_BACK_OFF_S)
             await asyncio.sleep(0.02)
 
 
