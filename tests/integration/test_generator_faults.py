@@ -34,6 +34,7 @@ from tests.integration.generator_pools import (
 
 _DEADLINE_S = 1.0
 _PATIENCE_S = 10.0
+_MOST_ASKED = 60
 ENGINES = ("tgi", "openai")
 # What each fault is, before any token and after two.
 AT_ONCE: dict[str, type[BinnacleError]] = {
@@ -140,15 +141,18 @@ async def test_fault_of_one_replica_is_another_ones_answer(kind: str, fault: str
         bad.turn(fault=fault, slow_byte_s=0.3)
         engine = {"urls": [url_of(bad, kind), url_of(good, kind)], "first_token_s": 0.5, "affinity": False}
         content = {"extractive_fallback": False, "models": {"default": {"engines": [engine], **PRICES}}}
+        answered = 0
         with recorded_attempts() as attempts:
             async with open_generator(content) as generator:
-                for _ in range(6):
+                # Which replica is tried first is for the pool to say: it is asked until it has tried the bad one.
+                while answered < 6 or (len(attempts) == answered and answered < _MOST_ASKED):
                     events = [event async for event in generator.answer(question(), remaining_s=_PATIENCE_S)]
                     assert isinstance(events[-1], Answer)
                     assert not events[-1].degradations
+                    answered += 1
                 await asyncio.wait_for(bad.idle(), _PATIENCE_S)
-        assert sum(attempt.finish_reason is FinishReason.STOP for attempt in attempts) == 6
-        assert len(attempts) > 6
+        assert sum(attempt.finish_reason is FinishReason.STOP for attempt in attempts) == answered
+        assert len(attempts) > answered
         assert {attempt.choice for attempt in attempts if attempt.number == 2} == {"retry"}
         assert spent_at(good, attempts) == served_by(good)
         if fault != "slow_loris":  # it generates at once what it never sends
