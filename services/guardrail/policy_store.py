@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from services.guardrail.detectors.detector import Detector
-from services.guardrail.policy import PoliciesInForce, Policy
+from services.guardrail.policy import PoliciesInForce
 from services.guardrail.policy_file import PolicyError, default_policy
 from services.guardrail.policy_folder import DEFAULT, Resolved, policy_paths, read_folder
 
@@ -50,10 +50,6 @@ class PolicyStore:
         resolved = self._loaded.resolved
         routes = resolved.get(tenant) or resolved[DEFAULT]
         return routes.get(route) or routes[""]
-
-    def for_tenant(self, tenant: str) -> Policy:
-        """The policy in force on a route of which no file speaks."""
-        return self.in_force(tenant).policy
 
     def load(self) -> None:
         """Read all files.

@@ -48,7 +48,7 @@ def main(settings_type: type[SettingsT], build: Build[SettingsT], arguments: Seq
     bound_arenas()
     configure_logging(service=settings.service_name(), level=settings.log_level, log_format=settings.log_format)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # a gRPC call on it costs half as much
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # a gRPC call costs less on it
             return runner.run(_until_signalled(settings, build))
     except InvalidRequest as exc:
         print(exc.message, file=sys.stderr)  # noqa: T201  # as above

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Annotated
 
@@ -96,7 +97,7 @@ class LeakDetector:
         if not matched:
             return []
         if chunk_texts:
-            cited = _grams(chunk_texts) & self._grams
+            cited = _grams_of_chunks(tuple(chunk_texts)) & self._grams
             matched = [place for place in matched if tuple(words[place : place + _GRAM]) not in cited]
         return [
             _Quotation(Span(places[run[0]].start, places[run[-1]].end), len(run))
@@ -135,6 +136,12 @@ def _grams_of(words: Sequence[str]) -> Iterator[Gram]:
 
 def _grams(texts: Iterable[str]) -> set[Gram]:
     return {gram for text in texts for gram in _grams_of(_words(text)[1])}
+
+
+@lru_cache(maxsize=64)
+def _grams_of_chunks(chunk_texts: tuple[str, ...]) -> set[Gram]:
+    """A streamed answer is judged word by word against the same chunks: their words are taken apart once."""
+    return _grams(chunk_texts)
 
 
 def _covered(matched: Sequence[int]) -> Iterator[int]:

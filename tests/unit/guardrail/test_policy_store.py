@@ -24,7 +24,7 @@ def write(path: Path, action: str) -> None:
 
 def email_input(store: PolicyStore, tenant: str) -> Action:
     """What the tenant's policy does about addresses in questions."""
-    return store.for_tenant(tenant).detectors["pii.email"].actions[Surface.INPUT]
+    return store.in_force(tenant).policy.detectors["pii.email"].actions[Surface.INPUT]
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def test_without_a_folder_the_packaged_policy_holds() -> None:
 
 def test_a_change_applies_from_the_next_check(store: PolicyStore, tmp_path: Path) -> None:
     """After a reload the tenant has another policy and version; who holds the old one keeps it."""
-    before = store.for_tenant("acme")
+    before = store.in_force("acme").policy
     assert not store.reload_if_changed()
     write(tmp_path / "acme.yaml", "allow")
     assert store.reload_if_changed()
     assert email_input(store, "acme") is Action.ALLOW
-    assert before.version != store.for_tenant("acme").version
+    assert before.version != store.in_force("acme").policy.version
     (tmp_path / "acme.yaml").unlink()
     assert store.reload_if_changed()
     assert email_input(store, "acme") is Action.FLAG
